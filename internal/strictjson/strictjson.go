@@ -1,0 +1,123 @@
+// Package strictjson decodes JSON the way a signing service must read it.
+//
+// encoding/json takes {"alg":"ES256","ALG":"none"} and {"a":1,"a":2} without
+// a word, and whoever checks the first value may be talking about another one
+// than whoever uses the last. This package is the only user of
+// go-json-experiment/json, which refuses both; it stands alone because that
+// module has no tagged version yet. It imports nothing of keyturn.
+package strictjson
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// MaxDepth is how deep arrays and objects may nest, the outermost counted.
+// It bounds the work that a small document can cause.
+const MaxDepth = 16
+
+// ErrTooDeep reports a document that nests deeper than MaxDepth.
+var ErrTooDeep = fmt.Errorf("JSON nests deeper than %d levels", MaxDepth)
+
+// Unmarshal decodes one JSON value into v. Names match case-exactly; unknown
+// names (RFC 8259 leaves them open, we do not), duplicate names, invalid UTF-8,
+// data after the value and nesting beyond MaxDepth are errors. The caller
+// bounds the size of data.
+func Unmarshal(data []byte, v any) error {
+	if err := Check(data); err != nil {
+		return err
+	}
+	return plain(json.Unmarshal(data, v, json.RejectUnknownMembers(true)))
+}
+
+// UnmarshalOpen is Unmarshal for documents that others extend, such as a JOSE
+// header or a key set: unknown names are allowed, everything else is as strict.
+func UnmarshalOpen(data []byte, v any) error {
+	if err := Check(data); err != nil {
+		return err
+	}
+	return plain(json.Unmarshal(data, v))
+}
+
+// Check reports whether data is exactly one JSON value that Unmarshal could
+// read into some Go value: unique names, valid UTF-8, no trailing data, bounded depth.
+func Check(data []byte) error {
+	dec := jsontext.NewDecoder(bytes.NewReader(data))
+	for {
+		_, err := dec.ReadToken()
+		switch {
+		case errors.Is(err, io.EOF) && dec.InputOffset() == 0:
+			return errors.New("empty document")
+		case err != nil:
+			return plain(err)
+		}
+		switch depth := dec.StackDepth(); {
+		case depth > MaxDepth:
+			return ErrTooDeep
+		case depth == 0:
+			if rest := bytes.TrimLeft(data[dec.InputOffset():], " \t\r\n"); len(rest) > 0 {
+				return errors.New("data after the JSON value")
+			}
+			return nil
+		}
+	}
+}
+
+// plain takes the library's and Go's words out of an error: a caller of the
+// socket does not know what a Go struct is.
+func plain(err error) error {
+	var semantic *json.SemanticError
+	var syntactic *jsontext.SyntacticError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &semantic):
+		at := string(semantic.JSONPointer)
+		switch {
+		case errors.Is(err, json.ErrUnknownName):
+			return fmt.Errorf("unknown member %s", quotePointer(at))
+		case semantic.JSONKind != 0 && semantic.GoType != nil:
+			return fmt.Errorf("member %s cannot be %s", quotePointer(at), kindName(semantic.JSONKind))
+		}
+		return fmt.Errorf("member %s: invalid value", quotePointer(at))
+	case errors.As(err, &syntactic):
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return fmt.Errorf("member %s appears twice", quotePointer(string(syntactic.JSONPointer)))
+		}
+		return fmt.Errorf("not valid JSON at byte %d: %v", syntactic.ByteOffset, syntactic.Err)
+	}
+	return err
+}
+
+func quotePointer(p string) string {
+	if p == "" {
+		return "(the document)"
+	}
+	if len(p) > 80 {
+		p = p[:80] + "…"
+	}
+	return fmt.Sprintf("%q", p)
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "a boolean"
+	case '"':
+		return "a string like this"
+	case '0':
+		return "a number like this"
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	}
+	return "this"
+}
