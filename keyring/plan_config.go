@@ -1,0 +1,156 @@
+package keyring
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// config adopts the configuration of this replica's file if its revision is
+// higher than the one in force. During a rolling change the replicas' files
+// differ; the manifest says which one holds.
+func (p *planner) config() {
+	file, force := p.in.File.Clone(), p.base.Config
+	sortConfig(&file)
+	switch diff := Diff(force, file); {
+	case file.URL != force.URL:
+		p.alarm(Alarm{Code: "config_drift", Message: fmt.Sprintf(
+			"the file gives the issuer the URL %q, its tokens say %q: an issuer's URL never changes; give it back, or add a new issuer", file.URL, force.URL)})
+	case file.Revision > force.Revision:
+		p.adopt(file)
+	case len(diff) > 0:
+		p.alarm(Alarm{Code: "config_drift", Message: fmt.Sprintf(
+			"the file differs from the configuration in force (revision %d) and its revision %d is not higher, so it is ignored: %s; raise the revision to put it in force",
+			force.Revision, file.Revision, strings.Join(diff, ", "))})
+	}
+	if f := p.next.Floor; f != nil && !p.in.Now.Before(f.Until) {
+		p.next.Floor = nil // written with the next change; nothing waits for it
+	}
+}
+
+func (p *planner) adopt(file Config) {
+	force := p.base.Config
+	p.next.Config = file
+	p.next.Config.extra = force.extra
+	p.event(ConfigAdopted, "", "", "")
+	p.floor()
+
+	tail := Duration(file.Timing().Tail)
+	for i := range p.next.Keys {
+		k := &p.next.Keys[i]
+		r, known := file.Ring(k.Ring)
+		switch {
+		case !k.Retired.IsZero() || !k.Revoked.IsZero():
+		case !known && k.isActive(): // drained: no renewal, its tail follows
+			p.retire(k, p.base.Lease)
+		case !known:
+			p.retire(k, p.in.Now)
+		default: // raised before anybody signs longer, never lowered
+			k.MaxTTL, k.Tail = max(k.MaxTTL, r.MaxTokenTTL), max(k.Tail, tail)
+		}
+		for name := range k.Confirmed {
+			if !sameDuty(force, file, name) {
+				delete(k.Confirmed, name)
+			}
+		}
+	}
+}
+
+// sameDuty reports whether a target means the same in both configurations. One
+// that becomes required, or shows another view, is confirmed anew.
+func sameDuty(before, after Config, name string) bool {
+	find := func(c Config) (Target, bool) {
+		i := slices.IndexFunc(c.Targets, func(t Target) bool { return t.Name == name })
+		if i < 0 {
+			return Target{}, false
+		}
+		return c.Targets[i], true
+	}
+	a, okA := find(before)
+	b, okB := find(after)
+	return okA && okB && a.Kind == b.Kind && a.View == b.View && (a.Required || !b.Required)
+}
+
+// floor keeps the old span in the lead for as long as a replica that has not
+// heard of the new configuration may act on the old one: C + old S + 2E.
+func (p *planner) floor() {
+	before, after := p.base.Config, p.next.Config
+	old := before.span(p.base.longestTail())
+	if f := p.base.Floor; f != nil && p.in.Now.Before(f.Until) {
+		old = max(old, time.Duration(f.Span))
+	}
+	wait := time.Duration(max(before.ConsumerCache, after.ConsumerCache)+2*max(before.ClockSkew, after.ClockSkew)) + old
+	p.next.Floor = nil
+	if after.span(p.next.longestTail()) < old {
+		p.next.Floor = &Floor{Span: Duration(old), Until: p.in.Now.Add(wait)}
+	}
+}
+
+// Diff names what differs between two configurations, revision and unknown
+// members aside: "rings.web.rotate: 0 3 * * 0 → 0 4 * * 0".
+func Diff(a, b Config) []string {
+	var out []string
+	field := func(name string, a, b any) {
+		if a != b {
+			out = append(out, fmt.Sprintf("%s: %v → %v", name, a, b))
+		}
+	}
+	field("url", a.URL, b.URL)
+	field("consumer_cache", a.ConsumerCache, b.ConsumerCache)
+	field("jwks_max_age", a.JWKSMaxAge, b.JWKSMaxAge)
+	field("leeway", a.Leeway, b.Leeway)
+	field("outage_budget", a.OutageBudget, b.OutageBudget)
+	field("clock_skew", a.ClockSkew, b.ClockSkew)
+	field("sync_interval", a.SyncInterval, b.SyncInterval)
+	field("max_keys", a.MaxKeys, b.MaxKeys)
+	field("single_process", a.SingleProcess, b.SingleProcess)
+	out = append(out, diffByName("publish", a.Targets, b.Targets, func(t Target) string { return t.Name }, func(name string, x, y Target) {
+		field(name+".kind", x.Kind, y.Kind)
+		field(name+".required", x.Required, y.Required)
+		field(name+".view", x.View, y.View)
+	})...)
+	out = append(out, diffByName("rings", a.Rings, b.Rings, func(r Ring) string { return r.Name }, func(name string, x, y Ring) {
+		field(name+".algorithm", x.Algorithm, y.Algorithm)
+		field(name+".rsa_bits", x.RSABits, y.RSABits)
+		field(name+".custody", x.Custody, y.Custody)
+		field(name+".rotate", x.Rotate, y.Rotate)
+		field(name+".max_token_ttl", x.MaxTokenTTL, y.MaxTokenTTL)
+	})...)
+	slices.Sort(out)
+	return out
+}
+
+// diffByName calls same for the entries that both lists have and returns a
+// line for each that only one has.
+func diffByName[T any](kind string, a, b []T, nameOf func(T) string, same func(name string, x, y T)) []string {
+	var out []string
+	index := func(list []T, name string) int {
+		return slices.IndexFunc(list, func(t T) bool { return nameOf(t) == name })
+	}
+	for _, x := range a {
+		if i := index(b, nameOf(x)); i >= 0 {
+			same(kind+"."+nameOf(x), x, b[i])
+		} else {
+			out = append(out, fmt.Sprintf("%s.%s: only in force", kind, nameOf(x)))
+		}
+	}
+	for _, y := range b {
+		if index(a, nameOf(y)) < 0 {
+			out = append(out, fmt.Sprintf("%s.%s: only in the file", kind, nameOf(y)))
+		}
+	}
+	return out
+}
+
+// LeaseFault reports a lease further ahead than any replica with a sound clock
+// would write: this clock, or that one, is wrong, and signing under it could
+// outlive the published keys.
+func (s *Snapshot) LeaseFault(now time.Time) bool {
+	t := s.Config.Timing()
+	furthest := t.B + t.R + time.Duration(s.Config.SyncInterval+s.Config.ClockSkew)
+	if s.Floor != nil && now.Before(s.Floor.Until) {
+		furthest = max(furthest, time.Duration(s.Floor.Span))
+	}
+	return s.Lease.After(now.Add(furthest))
+}
