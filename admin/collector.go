@@ -1,0 +1,108 @@
+package admin
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/keyturn/keyturn/keyring"
+)
+
+// collector computes, at each scrape, what follows from the snapshots and from
+// what the parts say of themselves: a key that is gone leaves no series behind.
+type collector struct{ a *Admin }
+
+// The metrics that collector computes.
+var (
+	keysDesc = desc("keyturn_keys", "Keys by their state.", "issuer", "ring", "state")
+	// Of the active key; the kid is no label, since there would be one more series with every rotation.
+	activatedDesc  = desc("keyturn_key_activated_timestamp_seconds", "When the active key became active.", "issuer", "ring")
+	nextDesc       = desc("keyturn_next_rotation_timestamp_seconds", "When the schedule runs next.", "issuer", "ring")
+	overdueDesc    = desc("keyturn_rotation_overdue", "Whether a rotation is due and has not happened within two synchronisations.", "issuer", "ring")
+	leaseDesc      = desc("keyturn_lease_expiry_timestamp_seconds", "Until when this issuer's keys may sign unless the lease is renewed.", "issuer")
+	generationDesc = desc("keyturn_manifest_generation", "Generation of the manifest that this process acts on.", "issuer")
+	readDesc       = desc("keyturn_manifest_read_timestamp_seconds", "When this process last read the manifest.", "issuer")
+	confirmedDesc  = desc("keyturn_target_confirmed_timestamp_seconds", "When the target was last read back.", "issuer", "target")
+	vaultDesc      = desc("keyturn_vault_token_expiry_timestamp_seconds", "When the Vault token ends unless it is renewed.")
+	alarmsDesc     = desc("keyturn_alarms", "What is not as it should be, by code.", "code")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{keysDesc, activatedDesc, nextDesc, overdueDesc, leaseDesc, generationDesc, readDesc, confirmedDesc, vaultDesc, alarmsDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	now := time.Now()
+	for _, name := range c.a.cfg.Issuers {
+		when(ch, readDesc, c.a.cfg.ReadAt(name), name)
+		for _, t := range c.a.cfg.Targets(name) {
+			when(ch, confirmedDesc, t.ReadBackAt, name, t.Name)
+		}
+		if s := c.a.snapshot(name); s != nil {
+			c.issuer(ch, name, s, now)
+		}
+	}
+	if at, found := c.a.cfg.VaultExpiry(); found {
+		when(ch, vaultDesc, at)
+	}
+	count := map[string]int{}
+	h := c.a.judge(now)
+	for _, r := range h.public.Reasons { // those of the signer included
+		count[r.Code]++
+	}
+	for code, n := range count {
+		gauge(ch, alarmsDesc, float64(n), code)
+	}
+}
+
+func (c *collector) issuer(ch chan<- prometheus.Metric, name string, s *keyring.Snapshot, now time.Time) {
+	gauge(ch, generationDesc, float64(s.Generation), name)
+	when(ch, leaseDesc, s.Lease, name)
+	for _, r := range rings(s) {
+		count := map[keyring.State]int{}
+		for i := range s.Keys {
+			if k := &s.Keys[i]; k.Ring == r.Name {
+				count[k.State(now)]++
+			}
+		}
+		for _, state := range states() {
+			gauge(ch, keysDesc, float64(count[state]), name, r.Name, string(state))
+		}
+		if r.Rotate == "" { // it is being drained and rotates no more
+			continue
+		}
+		if k := s.Active(r.Name); k != nil {
+			when(ch, activatedDesc, k.Activated, name, r.Name)
+		}
+		next := c.a.cfg.Next(r, s)
+		when(ch, nextDesc, next, name, r.Name)
+		slack := 2 * time.Duration(s.Config.SyncInterval)
+		gauge(ch, overdueDesc, truth(!next.IsZero() && now.After(next.Add(slack))), name, r.Name)
+	}
+}
+
+// when sends a time, unless it is not known.
+func when(ch chan<- prometheus.Metric, d *prometheus.Desc, at time.Time, labels ...string) {
+	if !at.IsZero() {
+		gauge(ch, d, float64(at.UnixMilli())/1000, labels...)
+	}
+}
+
+// gauge sends a value. Names of issuers, rings and targets come from
+// configurations, so a value that is no UTF-8 is a fault of ours: it shows in
+// the scrape.
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	m, err := prometheus.NewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	ch <- m
+}

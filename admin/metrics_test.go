@@ -1,0 +1,250 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/keyturn/keyturn/keyring"
+)
+
+// scrape returns the samples of our own metrics, without comments, histogram
+// buckets and sums.
+func (f *fixture) scrape(t *testing.T) []string {
+	t.Helper()
+	w := f.status("/metrics")
+	if w.Code != 200 {
+		t.Fatalf("/metrics = %d %s", w.Code, w.Body)
+	}
+	var out []string
+	for line := range strings.Lines(w.Body.String()) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, "keyturn_") && !strings.Contains(line, "_bucket{") && !strings.Contains(line, "_seconds_sum") && !strings.HasPrefix(line, "keyturn_build_info") {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// eventful makes every metric have a sample.
+func eventful(f *fixture) {
+	m := f.cfg.Metrics
+	m.Signed("orders", "ES256", "ok", 300*time.Microsecond)
+	m.Signed("orders", "ES256", "ok", 300*time.Microsecond)
+	m.Signed("orders", "", "ttl_too_long", 50*time.Microsecond)
+	m.Rotated("main", "web")
+	m.Published("main", "file", true)
+	m.Published("main", "slow", false)
+	m.Drifted("main", "file")
+	m.StoreError("load", fmt.Errorf("x: %w", keyring.ErrUnavailable))
+	m.Reloaded(true)
+	m.Reloaded(false)
+}
+
+func TestMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, full)
+		f.Accept("main", snapshot(time.Now()))
+		eventful(f)
+		want := []string{ // midnight is 946684800
+			`keyturn_alarms{code="confirm_behind"} 1`,
+			`keyturn_config_last_reload_successful 0`,
+			`keyturn_config_reloads_total{result="error"} 1`,
+			`keyturn_config_reloads_total{result="ok"} 1`,
+			`keyturn_key_activated_timestamp_seconds{issuer="main",ring="web"} 9.466812e+08`,
+			`keyturn_keys{issuer="main",ring="old",state="active"} 0`,
+			`keyturn_keys{issuer="main",ring="old",state="closed"} 0`,
+			`keyturn_keys{issuer="main",ring="old",state="retired"} 0`,
+			`keyturn_keys{issuer="main",ring="old",state="revoked"} 0`,
+			`keyturn_keys{issuer="main",ring="old",state="standby"} 0`,
+			`keyturn_keys{issuer="main",ring="old",state="withdrawn"} 1`,
+			`keyturn_keys{issuer="main",ring="web",state="active"} 1`,
+			`keyturn_keys{issuer="main",ring="web",state="closed"} 0`,
+			`keyturn_keys{issuer="main",ring="web",state="retired"} 1`,
+			`keyturn_keys{issuer="main",ring="web",state="revoked"} 0`,
+			`keyturn_keys{issuer="main",ring="web",state="standby"} 1`,
+			`keyturn_keys{issuer="main",ring="web",state="withdrawn"} 0`,
+			`keyturn_lease_expiry_timestamp_seconds{issuer="main"} 9.467136e+08`,
+			`keyturn_manifest_generation{issuer="main"} 7`,
+			`keyturn_manifest_read_timestamp_seconds{issuer="main"} 9.46684799e+08`,
+			`keyturn_next_rotation_timestamp_seconds{issuer="main",ring="web"} 9.46782e+08`,
+			`keyturn_publication_drifts_total{issuer="main",target="file"} 1`,
+			`keyturn_publications_total{issuer="main",result="error",target="slow"} 1`,
+			`keyturn_publications_total{issuer="main",result="ok",target="file"} 1`,
+			`keyturn_rotation_overdue{issuer="main",ring="web"} 0`,
+			`keyturn_rotations_total{issuer="main",ring="web"} 1`,
+			`keyturn_sign_duration_seconds_count{algorithm=""} 1`,
+			`keyturn_sign_duration_seconds_count{algorithm="ES256"} 2`,
+			`keyturn_sign_requests_total{code="ok",profile="orders"} 2`,
+			`keyturn_sign_requests_total{code="ttl_too_long",profile="orders"} 1`,
+			`keyturn_signatures_total{algorithm="ES256",profile="orders"} 2`,
+			`keyturn_store_errors_total{cause="unavailable",op="load"} 1`,
+			`keyturn_target_confirmed_timestamp_seconds{issuer="main",target="slow"} 9.4668479e+08`,
+			`keyturn_vault_token_expiry_timestamp_seconds 9.466884e+08`,
+		}
+		if diff := cmp.Diff(want, f.scrape(t)); diff != "" {
+			t.Errorf("metrics (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestMetricsOfGoAndProcessAndBuild(t *testing.T) {
+	body := newFixture(t, nil).status("/metrics").Body.String()
+	for _, want := range []string{"go_goroutines", "process_open_fds", `revision="abc",version="1.2.3"} 1`, "keyturn_config_last_reload_successful 1"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("/metrics lacks %q", want)
+		}
+	}
+}
+
+func TestMetricsLint(t *testing.T) {
+	f := newFixture(t, full)
+	f.Accept("main", snapshot(time.Now()))
+	eventful(f)
+	problems, err := testutil.GatherAndLint(f.cfg.Metrics.registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	// The linter sees bad names.
+	bad, err := promlint.New(strings.NewReader("# TYPE keyturn_things counter\nkeyturn_things 1\n")).Lint()
+	if err != nil || len(bad) == 0 {
+		t.Errorf("the linter found nothing wrong with a bad name: %v", err)
+	}
+}
+
+// TestMetricsDropWhatIsGone: series follow the snapshot, not history.
+func TestMetricsDropWhatIsGone(t *testing.T) {
+	f := newFixture(t, nil)
+	f.Accept("main", snapshot(time.Now()))
+	before := f.scrape(t)
+	s := snapshot(time.Now())
+	s.Keys, s.Lease = s.Keys[1:2], time.Time{}
+	f.Accept("main", s)
+	after := strings.Join(f.scrape(t), "\n")
+	if !strings.Contains(strings.Join(before, "\n"), `ring="old"`) {
+		t.Fatal("there was nothing to drop")
+	}
+	for _, gone := range []string{`ring="old"`, "keyturn_key_activated", "keyturn_lease_expiry"} {
+		if strings.Contains(after, gone) {
+			t.Errorf("%s is still there", gone)
+		}
+	}
+}
+
+func TestMetricsOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		due := time.Now()
+		f := newFixture(t, func(c *Config) {
+			c.Next = func(keyring.Ring, *keyring.Snapshot) time.Time { return due }
+		})
+		f.Accept("main", snapshot(time.Now()))
+		overdue := func() bool {
+			return strings.Contains(strings.Join(f.scrape(t), "\n"), `keyturn_rotation_overdue{issuer="main",ring="web"} 1`)
+		}
+		time.Sleep(20 * time.Second) // two synchronisations
+		if overdue() {
+			t.Error("overdue while there was still time")
+		}
+		time.Sleep(time.Second)
+		if !overdue() {
+			t.Error("not overdue")
+		}
+		due = time.Time{} // a ring without an active key is due, not overdue
+		if overdue() {
+			t.Error("overdue although nothing is due")
+		}
+	})
+}
+
+// TestMetricsAreBounded: callers choose profiles and errors hold all sorts of
+// things; neither makes series.
+func TestMetricsAreBounded(t *testing.T) {
+	f := newFixture(t, nil)
+	m := f.cfg.Metrics
+	for i := range 1000 {
+		m.Signed(fmt.Sprint("made-up-", i), fmt.Sprint("HS", i), fmt.Sprint("code-", i), time.Millisecond)
+		m.StoreError("load", fmt.Errorf("attempt %d", i))
+	}
+	want := []string{
+		`keyturn_alarms{code="no_set"} 1`,
+		`keyturn_config_last_reload_successful 1`,
+		`keyturn_config_reloads_total{result="error"} 0`,
+		`keyturn_config_reloads_total{result="ok"} 0`,
+		`keyturn_sign_duration_seconds_count{algorithm=""} 1000`,
+		`keyturn_sign_requests_total{code="other",profile=""} 1000`,
+		`keyturn_store_errors_total{cause="other",op="load"} 1000`,
+	}
+	if diff := cmp.Diff(want, f.scrape(t)); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+func TestSetProfiles(t *testing.T) {
+	f := newFixture(t, nil)
+	m := f.cfg.Metrics
+	m.Signed("orders", "ES256", "ok", time.Millisecond)
+	m.SetProfiles([]string{"bills"})
+	m.Signed("bills", "EdDSA", "ok", time.Millisecond)
+	m.Signed("orders", "ES256", "forbidden", time.Millisecond)
+	got := strings.Join(f.scrape(t), "\n")
+	if strings.Contains(got, `profile="orders"`) {
+		t.Errorf("series of a profile that is gone:\n%s", got)
+	}
+	for _, want := range []string{
+		`keyturn_signatures_total{algorithm="EdDSA",profile="bills"} 1`, `keyturn_sign_requests_total{code="forbidden",profile=""} 1`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("metrics lack %s:\n%s", want, got)
+		}
+	}
+}
+
+func TestCause(t *testing.T) {
+	for want, err := range map[string]error{
+		"unavailable": fmt.Errorf("load: %w", keyring.ErrUnavailable),
+		"timeout":     fmt.Errorf("%w: %w", keyring.ErrUnavailable, context.DeadlineExceeded),
+		"denied":      keyring.ErrDenied,
+		"conflict":    keyring.ErrConflict,
+		"mismatch":    keyring.ErrMismatch,
+		"other":       errors.New("hvs.CAESIsecret"),
+	} {
+		if got := cause(err); got != want {
+			t.Errorf("cause(%v) = %s, want %s", err, got, want)
+		}
+	}
+}
+
+// TestScrapesDuringChange is for the race detector.
+func TestScrapesDuringChange(t *testing.T) {
+	f := newFixture(t, nil)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 20 {
+				f.Accept("main", snapshot(time.Now()))
+				f.cfg.Metrics.Signed("orders", "ES256", "ok", time.Millisecond)
+				f.cfg.Metrics.SetProfiles([]string{"orders"})
+			}
+		})
+		wg.Go(func() {
+			for range 20 {
+				f.scrape(t)
+				f.status("/")
+				f.admin(root(), "GET", "/v1/issuers", "")
+			}
+		})
+	}
+	wg.Wait()
+}
