@@ -1,0 +1,22 @@
+// Package signer answers the sign sockets: it judges who asks for what, and
+// signs tokens with keys that it never hands out.
+//
+//	Accept(snapshot) ─┐                        ┌─► state (one atomic pointer, immutable)
+//	SetProfiles ──────┼─► under mu: rebuild ───┤        ▲
+//	Run: loads keys ──┘                        └────────┼── Handler reads it once a request
+//	     from KeySource                                 └── Ready and Alarms too
+//
+// A request passes these steps, and the first that fails answers it:
+//
+//	strict JSON → caller and profile (forbidden, the same for both) → subject,
+//	audience, ttl, claims → key and lease → sign → lease again → audit →
+//	lease again → release
+//
+// Keys: the halves of the active key and of standbys are loaded ahead of their
+// turn, in Run's goroutine. While a new active key is not loaded yet, the previous one signs
+// on within its sign_until. A half is dropped from memory when its key is
+// closed, revoked or past its sign_until.
+//
+// It may import keyring, token, audit and api, and of the leaves strictjson and
+// unixsock. What it needs of others stands here as an interface: KeySource, Recorder.
+package signer

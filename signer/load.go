@@ -1,0 +1,182 @@
+package signer
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/token"
+)
+
+const (
+	// loadTimeout bounds one call of the key source.
+	loadTimeout = 10 * time.Second
+	// retryAfter is how long an unavailable store is left alone, unless a newer
+	// manifest shows that it answers again.
+	retryAfter = 10 * time.Second
+	// missingAfter is how long until a half that is not there, or is not the
+	// right one, is looked for again: the rotator has to act, or an operator.
+	missingAfter = time.Minute
+)
+
+// Run loads private halves as snapshots name them and drops those whose time
+// has passed, until the context ends.
+func (s *Signer) Run(ctx context.Context) error {
+	for {
+		timer := time.NewTimer(time.Until(s.load(ctx)))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-s.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// job is one half to load.
+type job struct {
+	issuer string
+	key    keyring.Key
+}
+
+// load loads all that is due and says when to look again.
+func (s *Signer) load(ctx context.Context) time.Time {
+	for ctx.Err() == nil {
+		j, next := s.due(time.Now())
+		if j == nil {
+			return next
+		}
+		key, err := s.fetch(ctx, j)
+		if ctx.Err() == nil {
+			s.loaded(j, key, err, time.Now())
+		}
+	}
+	return time.Now()
+}
+
+// due is the half to load now: active keys first, since callers wait for them.
+// Where there is none, it says when there may be one, or one to drop.
+func (s *Signer) due(now time.Time) (*job, time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := now.Add(time.Hour)
+	at := func(t time.Time) {
+		if t.After(now) && t.Before(next) {
+			next = t
+		}
+	}
+	var standby *job
+	for _, is := range s.issuers {
+		if is.snap == nil {
+			continue
+		}
+		if s.expired(is, now) {
+			s.rebuild(is, now)
+			s.publish()
+		}
+		for i := range is.snap.Keys {
+			k := &is.snap.Keys[i]
+			if is.loaded[k.JWK.Kid] != nil {
+				if !wanted(k, now) {
+					at(k.SignUntil)
+				}
+				continue
+			}
+			later := is.failed[k.JWK.Kid].next
+			if pause := s.paused[k.Custody]; pause.After(later) {
+				later = pause
+			}
+			switch {
+			case !wanted(k, now):
+			case later.After(now):
+				at(later)
+			case k.State(now) == keyring.Active:
+				return &job{is.name, *k}, now
+			case standby == nil:
+				standby = &job{is.name, *k}
+			}
+		}
+	}
+	return standby, next
+}
+
+// expired reports whether a half in memory has to go. The caller holds mu.
+func (s *Signer) expired(is *issuer, now time.Time) bool {
+	for kid := range is.loaded {
+		if k := is.snap.Key(kid); k == nil || !mayHold(k, now) {
+			return true
+		}
+	}
+	return false
+}
+
+// fetch loads a half and checks that it belongs to the key of the manifest.
+func (s *Signer) fetch(ctx context.Context, j *job) (*token.Signer, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	half, err := s.keys.Signer(ctx, j.issuer, j.key)
+	if err != nil {
+		return nil, err
+	}
+	want, err := j.key.JWK.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	if have, ok := half.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !have.Equal(want) {
+		return nil, keyring.ErrMismatch
+	}
+	key, err := token.NewSigner(string(j.key.JWK.Alg), j.key.JWK.Kid, half)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", keyring.ErrMismatch, err)
+	}
+	return key, nil
+}
+
+// loaded records what became of a job. The key may have been closed meanwhile.
+func (s *Signer) loaded(j *job, key *token.Signer, err error, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	is, kid := s.issuers[j.issuer], j.key.JWK.Kid
+	if err == nil {
+		delete(is.failed, kid)
+		is.loaded[kid] = key
+		s.log.Info("loaded private half", "issuer", is.name, "ring", j.key.Ring, "kid", kid)
+	} else {
+		f, again := is.failed[kid]
+		if !again {
+			f.since = now
+		}
+		if !again || alarmCode(f.err) != alarmCode(err) {
+			s.log.Error("private half not loaded", "issuer", is.name, "ring", j.key.Ring, "kid", kid, "error", err)
+		}
+		f.err, f.next = err, now.Add(missingAfter)
+		if alarmCode(err) == codeUnavailable {
+			f.next = now.Add(retryAfter)
+			// One cause, one try: the other keys of this store wait as well.
+			s.paused[j.key.Custody] = f.next
+		}
+		is.failed[kid] = f
+	}
+	s.rebuild(is, now)
+	s.publish()
+}
+
+// alarmCode names why a half could not be loaded.
+func alarmCode(err error) string {
+	switch {
+	case errors.Is(err, keyring.ErrNoKey):
+		return "key_missing"
+	case errors.Is(err, keyring.ErrMismatch):
+		return "key_mismatch"
+	case errors.Is(err, keyring.ErrDenied):
+		return "key_denied"
+	}
+	return codeUnavailable
+}
+
+const codeUnavailable = "key_unavailable"
