@@ -1,0 +1,28 @@
+// Package publisher brings an issuer's key set to where consumers find it, and
+// finds out what they find: it writes files, serves HTTP, and reads each
+// target back as a consumer would. No key signs before that has shown it.
+//
+// It imports keyring, which renders the set, and the leaves atomicfile and
+// strictjson. It knows no rotator: snapshots come in by Accept, what was read
+// back is pulled by Confirmed, and Wake, a func, is the one arrow back.
+//
+//	Accept ─► latest snapshot (atomic) ─► one goroutine a target:
+//	            file     lock, compare, side file, rename, read the file
+//	            http     render, swap the page, GET through the real listener
+//	            confirm  GET the URL
+//	                         └─► Observation ─► Confirmed, Wake
+//
+// What a target holds ends at serve_until of the snapshot that was last read
+// back there, whatever happens to this process: past it the endpoint answers
+// 503, and the file is taken away. A file's serve_until is kept in a side file,
+// so that a restart honours it before any snapshot arrives.
+//
+// # The side file
+//
+// Beside FILE stand FILE.keyturn, which says what FILE holds, and
+// FILE.keyturn.lock, under whose flock everything happens. Two files cannot be
+// replaced in one step, so the side file lists every set that FILE may hold,
+// each by its digest: at most the one that is there and the one that is about
+// to be. Whatever a crash leaves, the digest of FILE tells which of them it is;
+// a FILE that matches none was changed by somebody else.
+package publisher
