@@ -1,0 +1,136 @@
+package configs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+)
+
+// DefaultFile is read where neither --config nor KEYTURN_CONFIG names one.
+const DefaultFile = "/etc/keyturn/keyturn.yaml"
+
+// maxFile bounds a configuration, in bytes.
+const maxFile = 1 << 20
+
+// Options say where a configuration comes from.
+type Options struct {
+	// Flags that Flags registered, parsed. Nil where there are none.
+	Flags *pflag.FlagSet
+	// Environ is os.Environ(), or what a test puts in its place.
+	Environ []string
+	// Dev marks the try-out, in which Vault may be reached over plain HTTP.
+	Dev bool
+}
+
+// Load reads the configuration that the options name. An error of type Faults
+// lists all that is wrong with a file that could be read.
+func Load(o Options) (*Config, []Warning, error) {
+	over := newOverlay(o)
+	file := over.file()
+	doc, err := readFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	return parse(doc, file, over, o)
+}
+
+// readFile reads a configuration, unless anybody could have written it.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no configuration at %s: name one with --config FILE or KEYTURN_CONFIG", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read configuration: %w", err)
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a folder: name the file in it", path)
+	case info.Mode().IsRegular() && info.Mode().Perm()&0o002 != 0:
+		return nil, fmt.Errorf("%s can be written by everybody, and it says who may sign: chmod o-w %s", path, path)
+	}
+	doc, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read configuration: %w", err)
+	case len(doc) > maxFile:
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return doc, nil
+}
+
+// parse turns a file's bytes and the overlay into a configuration.
+func parse(doc []byte, file string, over *overlay, o Options) (*Config, []Warning, error) {
+	src := &source{file: file, lines: map[string]int{}, overlaid: map[string]string{}}
+	cfg, faults, err := decode(doc, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.File = file
+	over.apply(cfg, src)
+	v := &validator{cfg: cfg, src: src, over: over, dev: o.Dev}
+	v.paths()
+	v.defaults()
+	v.validate()
+	broken := len(faults) > 0
+	for _, f := range v.faults {
+		// beside a field that could not be read, "is missing" and "there is no
+		// such ring" are most likely its echo
+		if !broken || !f.follows {
+			faults = append(faults, f)
+		}
+	}
+	if len(faults) > 0 {
+		sortFaults(faults)
+		return nil, nil, faults
+	}
+	return cfg, append(over.warnings(), v.warnings...), nil
+}
+
+// decode reads the bytes strictly. Faults go with what could be read all the
+// same, so that a caller can look for more.
+func decode(doc []byte, src *source) (*Config, Faults, error) {
+	cfg := new(Config)
+	var root yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(doc))
+	switch err := dec.Decode(&root); {
+	case errors.Is(err, io.EOF):
+		return nil, nil, fmt.Errorf("%s is empty", src.file)
+	case err != nil:
+		return nil, nil, fmt.Errorf("%s is not YAML: %s", src.file, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, nil, fmt.Errorf("%s has more than one YAML document: keep one, without --- between", src.file)
+	}
+	c := &checker{src: src}
+	c.node(root.Content[0], reflect.TypeFor[Config](), "")
+
+	strict := yaml.NewDecoder(bytes.NewReader(doc))
+	strict.KnownFields(true)
+	if err := strict.Decode(cfg); err != nil && len(c.faults) == 0 {
+		// the walk found nothing and yaml did: tell it in yaml's words
+		c.faults = append(c.faults, src.fault("", "%s", strings.TrimPrefix(err.Error(), "yaml: ")))
+	}
+	return cfg, c.faults, nil
+}
+
+// absolute starts a relative path at a folder.
+func absolute(base, path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path), nil
+	}
+	return filepath.Abs(filepath.Join(base, path))
+}

@@ -1,0 +1,219 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/keyturn/keyturn/keyring"
+)
+
+const minimal = `store: local
+state_dir: /var/lib/keyturn
+local: {key_file: /etc/keyturn/seal.key}
+issuers:
+  - name: main
+    revision: 1
+    url: https://tokens.example.com
+    publish: [{name: file, file: /srv/jwks.json}]
+rings:
+  - {name: web, issuer: main, algorithm: ES256, rotate: "0 3 * * 0"}
+profiles:
+  - name: orders
+    ring: web
+    allow: [{uid: 0}]
+    subject: {fixed: me}
+    audiences: [a]
+audit: {file: /var/log/audit.jsonl}
+`
+
+const minimalVault = `state_dir: /var/lib/keyturn
+vault:
+  address: https://vault.example:8200
+  auth: {method: approle, role_id_file: /etc/role, secret_id_file: /etc/secret}
+issuers:
+  - {name: main, revision: 1, url: "https://tokens.example.com", publish: [{name: file, file: /srv/jwks.json}]}
+rings: [{name: web, issuer: main, algorithm: RS256, rotate: "0 3 * * 0"}]
+audit: {file: /var/log/audit.jsonl}
+`
+
+// loadText loads a file of that text from a folder of its own.
+func loadText(t *testing.T, text string, o Options) (*Config, []Warning, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "keyturn.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Environ = append([]string{"KEYTURN_CONFIG=" + file}, o.Environ...)
+	return Load(o)
+}
+
+// edit replaces the first occurrence of a part of a text.
+func edit(t *testing.T, text, old, with string) string {
+	t.Helper()
+	if !strings.Contains(text, old) {
+		t.Fatalf("no %q in the text", old)
+	}
+	return strings.Replace(text, old, with, 1)
+}
+
+func TestDefaults(t *testing.T) {
+	cfg, warnings, err := loadText(t, minimal, Options{})
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("Load = %v, warnings %q", err, warnings)
+	}
+	var root uint32
+	want := &Config{
+		File: cfg.File, Store: "local", StateDir: "/var/lib/keyturn", Roles: Roles(),
+		SyncInterval: Duration(10 * time.Second), Log: Log{Level: "info", Format: "json"},
+		Local: Local{Dir: "/var/lib/keyturn/custody", KeyFile: "/etc/keyturn/seal.key"},
+		Listen: Listen{
+			Sign:   []SignSocket{{Name: "default", Path: "/run/keyturn/sign.sock", Mode: "0660"}},
+			Admin:  AdminSocket{Path: "/run/keyturn/admin.sock", Mode: "0600"},
+			Status: StatusListener{Addr: "127.0.0.1:9464"},
+		},
+		Issuers: []Issuer{{
+			Name: "main", Revision: 1, URL: "https://tokens.example.com",
+			ConsumerCache: Duration(15 * time.Minute), JWKSMaxAge: Duration(5 * time.Minute), Leeway: Duration(time.Minute),
+			ClockSkew: Duration(10 * time.Second), MaxKeys: 100,
+			Publish: []Target{{Name: "file", File: "/srv/jwks.json", Required: true}},
+		}},
+		Rings: []Ring{{Name: "web", Issuer: "main", Custody: "local", Algorithm: "ES256", Rotate: "0 3 * * 0", MaxTokenTTL: Duration(time.Hour)}},
+		Profiles: []Profile{{
+			Name: "orders", Ring: "web", Allow: []Allow{{UID: &root}}, Subject: Subject{Fixed: "me"}, Audiences: []string{"a"},
+			TTL: TTL{Default: Duration(5 * time.Minute), Max: Duration(time.Hour)}, Typ: "JWT",
+		}},
+		Audit: Audit{File: "/var/log/audit.jsonl", Required: true},
+	}
+	if diff := cmp.Diff(want, cfg); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestVaultDefaults(t *testing.T) {
+	cfg, _, err := loadText(t, minimalVault, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Vault{
+		Address: "https://vault.example:8200", Mount: "keyturn", Timeout: Duration(5 * time.Second),
+		Auth: Auth{Method: "approle", Mount: "approle", RoleIDFile: "/etc/role", SecretIDFile: "/etc/secret"},
+	}
+	if diff := cmp.Diff(want, cfg.Vault); diff != "" {
+		t.Errorf("vault (-want +got):\n%s", diff)
+	}
+	if r := cfg.Rings[0]; r.Custody != "vaultkv" || r.RSABits != 3072 {
+		t.Errorf("ring = custody %q, rsa_bits %d", r.Custody, r.RSABits)
+	}
+}
+
+// All faults are told at once, in the order of the file; the echoes of a field
+// that could not be read are not.
+func TestAllFaultsAtOnce(t *testing.T) {
+	text := edit(t, minimal, "- name: main", "- nane: main")
+	text = edit(t, text, "https://tokens.example.com", "https://tokens.example.com/")
+	text = edit(t, text, "uid: 0", "uid: -1")
+	_, _, err := loadText(t, text, Options{})
+	var faults Faults
+	if !errors.As(err, &faults) {
+		t.Fatalf("Load = %v, want Faults", err)
+	}
+	var got []string
+	for _, f := range faults {
+		got = append(got, fmt.Sprintf("%d %s", f.line, f.Path))
+	}
+	want := []string{"5 issuers[0].nane", "7 issuers[0].url", "14 profiles[0].allow[0].uid"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("faults (-want +got):\n%s\n%v", diff, err)
+	}
+	if !strings.HasPrefix(err.Error(), "3 faults in the configuration:\n  /") {
+		t.Errorf("error = %q", err)
+	}
+}
+
+func TestFileItself(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, tc := range map[string]struct{ file, want string }{
+		"missing":  {filepath.Join(dir, "none.yaml"), "name one with --config FILE or KEYTURN_CONFIG"},
+		"folder":   {dir, "is a folder"},
+		"empty":    {write("empty", "", 0o600), "is empty"},
+		"comments": {write("comments", "# nothing\n", 0o600), "is empty"},
+		"writable": {write("writable", minimal, 0o666), "chmod o-w"},
+		"large":    {write("large", "#"+strings.Repeat("x", maxFile), 0o600), "is larger than"},
+		"list":     {write("list", "- a\n", 0o600), "is a list"},
+		"null":     {write("null", "null\n", 0o600), "is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := Load(Options{Environ: []string{"KEYTURN_CONFIG=" + tc.file}})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Load = %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestTwoIssuersOnOneListener(t *testing.T) {
+	text := edit(t, minimal, "    publish: [{name: file, file: /srv/jwks.json}]\n", `    publish: [{name: endpoint, http: true}]
+  - name: other
+    revision: 1
+    url: https://other.example.com
+    publish: [{name: endpoint, http: true}]
+`)
+	text = edit(t, text, "store: local", "store: local\nlisten: {public: {addr: \":8080\", insecure: true}}")
+	_, _, err := loadText(t, text, Options{})
+	if err == nil || !strings.Contains(err.Error(), "issuers[1].publish[0]") || !strings.Contains(err.Error(), "give this one another path") {
+		t.Errorf("Load = %v", err)
+	}
+	text = edit(t, text, "https://other.example.com", "https://tokens.example.com/other")
+	cfg, _, err := loadText(t, text, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.Issuers[1].Publish[0].Path; got != "/other/.well-known/jwks.json" {
+		t.Errorf("path = %q", got)
+	}
+}
+
+func TestKeyring(t *testing.T) {
+	text := edit(t, minimalVault, "publish: [", `outage_budget: 1h, confirm: ["https://cdn.example/jwks.json"], publish: [{name: a, file: /srv/a, required: false, view: spiffe}, `)
+	cfg, _, err := loadText(t, text, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, m := time.Second, time.Minute
+	want := keyring.Config{
+		Name: "main", URL: "https://tokens.example.com", Revision: 1, ConsumerCache: keyring.Duration(15 * m), JWKSMaxAge: keyring.Duration(5 * m),
+		Leeway: keyring.Duration(m), OutageBudget: keyring.Duration(60 * m), ClockSkew: keyring.Duration(10 * s), SyncInterval: keyring.Duration(10 * s), MaxKeys: 100,
+		Targets: []keyring.Target{
+			{Name: "a", Kind: keyring.TargetFile, View: keyring.ViewSPIFFE},
+			{Name: "file", Kind: keyring.TargetFile, Required: true},
+			{Name: "https://cdn.example/jwks.json", Kind: keyring.TargetConfirm, Required: true},
+		},
+		Rings: []keyring.Ring{{Name: "web", Algorithm: keyring.RS256, RSABits: 3072, Custody: "vaultkv", Rotate: "0 3 * * 0", MaxTokenTTL: keyring.Duration(60 * m)}},
+	}
+	if diff := cmp.Diff(want, cfg.Issuers[0].Keyring(cfg), cmp.AllowUnexported(keyring.Config{}, keyring.Target{}, keyring.Ring{})); diff != "" {
+		t.Errorf("Keyring (-want +got):\n%s", diff)
+	}
+	local, _, err := loadText(t, minimal, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := local.Issuers[0].Keyring(local); !k.SingleProcess || k.OutageBudget != 0 {
+		t.Errorf("local: single_process %v, outage_budget %s", k.SingleProcess, k.OutageBudget)
+	}
+}

@@ -1,0 +1,187 @@
+package configs
+
+import (
+	"strings"
+	"testing"
+)
+
+// Each of these must be refused with the line it stands in and words that say
+// how to mend it.
+func TestRefuses(t *testing.T) {
+	for name, tc := range map[string]struct{ old, with, want string }{
+		"octal integer":          {"revision: 1", "revision: 010", `:6: issuers[0].revision: "010" is not a whole number`},
+		"hexadecimal integer":    {"revision: 1", "revision: 0x10", `not a whole number`},
+		"fraction":               {"algorithm: ES256", "algorithm: RS256, rsa_bits: 3072.9", `:10: rings[0].rsa_bits: "3072.9" is not a whole number`},
+		"integer in quotes":      {"revision: 1", `revision: "1"`, `not a whole number`},
+		"integer too large":      {"revision: 1", "revision: 99999999999999999999", "issuers[0].revision"},
+		"zero bits":              {"algorithm: ES256", "algorithm: RS256, rsa_bits: 0", "rsa_bits 0: use 2048"},
+		"bits without RSA":       {"algorithm: ES256", "algorithm: ES256, rsa_bits: 2048", "ES256 has no modulus"},
+		"uid above 32 bits":      {"uid: 0", "uid: 4294967296", ":14: profiles[0].allow[0].uid: 4294967296 is out of range"},
+		"negative uid":           {"uid: 0", "uid: -1", "-1 is out of range"},
+		"uid true":               {"uid: 0", "uid: true", "not a whole number"},
+		"uid 1e3":                {"uid: 0", "uid: 1e3", "not a whole number"},
+		"empty allow item":       {"{uid: 0}", "{}", ":14: profiles[0].allow[0]: is empty and would match everybody"},
+		"duration without unit":  {"revision: 1", "revision: 1\n    leeway: 60", ":7: issuers[0].leeway: 60 has no unit: write 60s"},
+		"duration zero":          {"revision: 1", "revision: 1\n    leeway: 0s", "no time at all"},
+		"negative duration":      {"revision: 1", "revision: 1\n    leeway: -5s", "is not a duration"},
+		"duplicate field":        {"    revision: 1", "    revision: 1\n    revision: 2", ":7: issuers[0].revision: appears twice, first in line 6"},
+		"capital field":          {"audit:", "Audit:", "Audit: unknown field: is it audit?"},
+		"misspelled field":       {"state_dir:", "statedir:", "statedir: unknown field: is it state_dir?"},
+		"field elsewhere":        {"revision: 1", "revision: 1\n    sync_interval: 5s", "unknown field: it belongs at the top of the file"},
+		"unknown field":          {"revision: 1", "revision: 1\n    colour: red", "unknown field: the fields of issuers[0] are clock_skew, confirm,"},
+		"text is a number":       {"audiences: [a]", "audiences: [12]", `12 would be read as a number, and this is text: write it in quotes, "12"`},
+		"text is a date":         {"fixed: me", "fixed: 2020-01-01", "would be read as a date"},
+		"text is true":           {"fixed: me", "fixed: true", "would be read as true or false"},
+		"empty text":             {"fixed: me", `fixed: ""`, "is empty"},
+		"null":                   {"fixed: me", "fixed: ~", "subject.fixed: is empty"},
+		"yes for true":           {"file: /srv/jwks.json", "file: /srv/jwks.json, required: yes", `is "yes": write true or false`},
+		"alias":                  {"audiences: [a]", "audiences: [&x a, *x]", "*x is an alias"},
+		"merge":                  {"    revision: 1", "    <<: {revision: 1}", "a merge with << is not read"},
+		"tag":                    {"revision: 1", "revision: !!int 1", "is a tag"},
+		"list for mapping":       {"subject: {fixed: me}", "subject: [me]", "is a list"},
+		"mapping for list":       {"audiences: [a]", "audiences: {a: b}", "must be a list"},
+		"value for mapping":      {"subject: {fixed: me}", "subject: me", "is a single value, must be a mapping"},
+		"not built: when":        {"audiences: [a]", "audiences: [a]\n    when: x", ":17: profiles[0].when: not built yet: conditions"},
+		"not built: bucket":      {"file: /srv/jwks.json", `bucket: "s3://x/y"`, "issuers[0].publish[0].bucket: not built yet: publishing to object stores"},
+		"not built: adopt_until": {"revision: 1", "revision: 1\n    adopt_until: 2027-01-01", "not built yet: taking over"},
+		"not built: rate_limit":  {"audiences: [a]", "audiences: [a]\n    rate_limit: {rps: 5}", "not built yet"},
+		"not built: watch":       {"store: local", "store: local\nwatch: true", "not built yet: reloading when the file changes; send SIGHUP"},
+		"not built: transit":     {"algorithm: ES256", "algorithm: ES256, custody: transit", `rings[0].custody: "transit" is not built yet`},
+		"secret inline":          {"local: {key_file: /etc/keyturn/seal.key}", "local: {key: abc}", "local.key: a secret never stands in this file"},
+		"custody of vault":       {"algorithm: ES256", "algorithm: ES256, custody: vaultkv", "store local keeps private halves as local"},
+		"unknown algorithm":      {"algorithm: ES256", "algorithm: HS256", `algorithm "HS256": use one of`},
+		"unknown store":          {"store: local", "store: redis", `store: "redis" is unknown: use vault, local`},
+		"unknown role":           {"store: local", "store: local\nroles: [signor]", `roles[0]: "signor" is unknown`},
+		"roles apart":            {"store: local", "store: local\nroles: [signer]", "store local serves one process alone"},
+		"no role":                {"store: local", "store: local\nroles: []", "a daemon without a role does nothing"},
+		"role twice":             {"store: local", "store: local\nroles: [rotator, signer, publisher, signer]", `"signer" appears twice`},
+		"unknown level":          {"store: local", "store: local\nlog: {level: loud}", `log.level: "loud" is unknown`},
+		"name syntax":            {"- name: main", "- name: Main", `"Main": names are 1 to 63 characters`},
+		"unknown issuer":         {"issuer: main", "issuer: mian", `rings[0].issuer: there is no issuer "mian": the issuers are main`},
+		"unknown ring":           {"ring: web", "ring: wob", `profiles[0].ring: there is no ring "wob"`},
+		"unknown socket":         {"{uid: 0}", "{socket: x}", `there is no sign socket "x": listen.sign has default`},
+		"two subjects":           {"{fixed: me}", `{fixed: me, pattern: "x"}`, "more than one of fixed"},
+		"no subject":             {"{fixed: me}", "{}", "profiles[0].subject: is missing"},
+		"ttl above ring":         {"audiences: [a]", "audiences: [a]\n    ttl: {max: 2h}", ":17: profiles[0].ttl.max: is 2h, longer than max_token_ttl of ring web (1h)"},
+		"ttl default above max":  {"audiences: [a]", "audiences: [a]\n    ttl: {default: 10m, max: 5m}", "is 10m, longer than max (5m)"},
+		"ttl in milliseconds":    {"audiences: [a]", "audiences: [a]\n    ttl: {default: 1500ms}", "is 1.5s: whole seconds"},
+		"no revision":            {"    revision: 1\n", "", ":5: issuers[0].revision: is 0: begin with 1"},
+		"no state_dir":           {"state_dir: /var/lib/keyturn\n", "", "state_dir: is missing"},
+		"no audit":               {"audit: {file: /var/log/audit.jsonl}\n", "", "audit.file: is missing: every decision"},
+		"no key file":            {"local: {key_file: /etc/keyturn/seal.key}\n", "", "local.key_file: is missing"},
+		"both kinds of target":   {"file: /srv/jwks.json", "file: /srv/jwks.json, http: true", "has both file and http"},
+		"no kind of target":      {", file: /srv/jwks.json", "", "says nothing about where"},
+		"http is false":          {"file: /srv/jwks.json", "http: false", "is false: write http: true"},
+		"path of a file":         {"file: /srv/jwks.json", "file: /srv/jwks.json, path: /x", "belongs to http: true"},
+		"folder as file":         {"file: /srv/jwks.json", "file: /srv/", "is a folder: name a file in it"},
+		"http without listener":  {"file: /srv/jwks.json", "http: true", "needs a listener: add listen.public"},
+		"file twice":             {"[{name: file, file: /srv/jwks.json}]", "[{name: a, file: /srv/x}, {name: b, file: /srv/x}]", "is the file of issuers[0].publish[0] as well"},
+		"target name twice":      {"[{name: file, file: /srv/jwks.json}]", "[{name: a, file: /srv/x}, {name: a, file: /srv/y}]", "is the name of issuers[0].publish[0] as well"},
+		"view":                   {"file: /srv/jwks.json", "file: /srv/jwks.json, view: tea", `view "tea": use "kubernetes" or "spiffe"`},
+		"long socket path":       {"store: local", "store: local\nlisten: {admin: {path: /" + strings.Repeat("x", 107) + "}}", "is 108 bytes long, and a socket's path holds 107"},
+		"socket twice":           {"store: local", "store: local\nlisten: {admin: {path: /run/keyturn/sign.sock}}", "is the path of listen.sign[0] as well"},
+		"mode not quoted":        {"store: local", "store: local\nlisten: {admin: {mode: 0660}}", `write it in quotes, "0660"`},
+		"mode":                   {"store: local", "store: local\nlisten: {admin: {mode: \"u+rw\"}}", "is no mode"},
+		"mode without owner":     {"store: local", "store: local\nlisten: {admin: {mode: \"0060\"}}", "keeps the daemon's own user out"},
+		"no sockets":             {"store: local", "store: local\nlisten: {sign: []}", "listen.sign: is empty"},
+		"admin allows everybody": {"store: local", "store: local\nlisten: {admin: {allow: [{}]}}", "would match everybody"},
+		"public without tls":     {"store: local", "store: local\nlisten: {public: {addr: \":8443\"}}", "listen.public: needs tls"},
+		"public without addr":    {"store: local", "store: local\nlisten: {public: {insecure: true}}", "listen.public.addr: is missing"},
+		"public tls and not":     {"store: local", "store: local\nlisten: {public: {addr: \":1\", insecure: true, tls: {cert_file: /a, key_file: /b}}}", "is true beside tls"},
+		"public half a tls":      {"store: local", "store: local\nlisten: {public: {addr: \":1\", tls: {cert_file: /a}}}", "tls.key_file: is missing"},
+		"address":                {"store: local", "store: local\nlisten: {status: {addr: 9464}}", "write it in quotes"},
+		"address without port":   {"store: local", "store: local\nlisten: {status: {addr: localhost}}", "write host:port"},
+		"claim without value":    {"audiences: [a]", "audiences: [a]\n    claims: {add: [{name: x}]}", "claims.add[0].value: is missing"},
+		"claim value twice":      {"audiences: [a]", "audiences: [a]\n    claims: {add: [{name: x, value: {a: 1, a: 2}}]}", "value.a: appears twice"},
+		"claim value no JSON":    {"audiences: [a]", "audiences: [a]\n    claims: {add: [{name: x, value: .inf}]}", "is no JSON value"},
+		"claim value octal":      {"audiences: [a]", "audiences: [a]\n    claims: {add: [{name: x, value: 010}]}", "is no JSON value"},
+		"credential elsewhere":   {"/etc/keyturn/seal.key", "credential:seal", "start it from a unit with LoadCredential=seal"},
+		"not yaml":               {"store: local", "store: [", "is not YAML: line"},
+		"two documents":          {"store: local", "store: local\n---\nstore: vault", "more than one YAML document"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := loadText(t, edit(t, minimal, tc.old, tc.with), Options{})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Load = %v\nwant an error with %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestRefusesVault(t *testing.T) {
+	auth := "{method: approle, role_id_file: /etc/role, secret_id_file: /etc/secret}"
+	for name, tc := range map[string]struct{ old, with, want string }{
+		"no address":        {"  address: https://vault.example:8200\n", "", "vault.address: is missing"},
+		"plain http":        {"https://vault.example:8200", "http://vault.example:8200", "plain http is for localhost only"},
+		"address with path": {"vault.example:8200", "vault.example:8200/v1", "scheme, host and port only"},
+		"socket":            {"https://vault.example:8200", "unix://agent.sock", "unix:///path"},
+		"mount":             {"vault:\n", "vault:\n  mount: /keyturn/\n", "is no mount path"},
+		"mount upwards":     {"vault:\n", "vault:\n  mount: a/../b\n", "is no mount path"},
+		"no method":         {auth, "{}", "vault.auth.method: is missing"},
+		"kubernetes":        {auth, "{method: kubernetes}", `"kubernetes" is not built yet`},
+		"role":              {auth, "{method: kubernetes, role: x}", "vault.auth.role: not built yet"},
+		"inline token":      {auth, "{method: token, token: s.1234}", "vault.auth.token: a secret never stands in this file"},
+		"inline secret id":  {auth, "{method: approle, role_id_file: /r, secret_id: s}", "name a file in secret_id_file"},
+		"no VAULT_TOKEN":    {auth, "{method: token}", "VAULT_TOKEN is not set"},
+		"no secret id":      {", secret_id_file: /etc/secret", "", "secret_id_file: is missing"},
+		"no token file":     {auth, "{method: token_file}", "token_file: is missing"},
+		"unused field":      {auth, "{method: token_file, token_file: /t, role_id_file: /r}", "belongs to method approle, and the method is token_file"},
+		"custody local":     {"algorithm: RS256", "algorithm: RS256, custody: local", "store vault keeps private halves as vaultkv"},
+		"rotator apart, nothing to read back": {
+			"state_dir:", "roles: [rotator]\nstate_dir:", "issuers[0].confirm: is missing: this daemon rotates and does not publish"},
+		"confirm http":     {"publish: [", `confirm: ["http://t.example/jwks.json"], publish: [`, "plain http is for localhost only"},
+		"confirm fragment": {"publish: [", `confirm: ["https://t.example/jwks.json#x"], publish: [`, "take the fragment"},
+		"confirm twice":    {"publish: [", `confirm: ["https://t.example/x", "https://t.example/x"], publish: [`, "appears twice"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := edit(t, minimalVault, tc.old, tc.with)
+			_, _, err := loadText(t, text, Options{})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Load = %v\nwant an error with %q", err, tc.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "s.1234") {
+				t.Errorf("the error shows the token: %v", err)
+			}
+		})
+	}
+}
+
+func TestIssuerURL(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://tokens.example.com":            "",
+		"https://tokens.example.com:8443/a/b":   "",
+		"http://localhost:8080":                 "",
+		"http://127.0.0.1:8080/x":               "",
+		"http://[::1]:8080":                     "",
+		"http://tokens.example.com":             "plain http is for localhost only",
+		"tokens.example.com":                    "must begin with https://",
+		"ftp://tokens.example.com":              "must begin with https://",
+		"https://":                              "names no host",
+		"https://tokens.example.com/":           "take the slash at its end away: https://tokens.example.com",
+		"https://tokens.example.com/a/":         "take the slash",
+		"https://tokens.example.com?x=1":        "take the query",
+		"https://tokens.example.com/?":          "take the query",
+		"https://tokens.example.com#f":          "take the fragment",
+		"https://u:p@tokens.example.com":        "take the user and password out",
+		"https://Tokens.example.com":            "lower case",
+		"HTTPS://tokens.example.com":            "lower case",
+		"https://tokens.example.com/a/../b":     "must be plain",
+		"https://tokens.example.com//a":         "must be plain",
+		"https://tokens.example.com/%61":        "must be plain",
+		"https://tokens.example.com:443":        "take the port :443 away",
+		"https://tokens.example.com:99999":      "is no port",
+		"https://tokens.example.com:":           "is no port",
+		"https://tokens example.com":            "no URL",
+		"http://localhost.evil.example":         "plain http is for localhost only",
+		"http://127.0.0.1.evil.example/a":       "plain http is for localhost only",
+		"https://tokens.example.com/\u202eabc":  "must be plain",
+		"https://tokens.example.com/a b":        "must be plain",
+		"https://tokens.example.com/a\\b":       "must be plain",
+		"https://tokens.example.com/%2e%2e/abc": "must be plain",
+	} {
+		err := issuerURL(url)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("issuerURL(%q) = %v, want %q", url, err, want)
+		}
+	}
+}

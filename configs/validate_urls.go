@@ -1,0 +1,107 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// loopback reports whether a host is this machine and nobody else can be it.
+func loopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// webURL checks what all URLs have in common: absolute, https or loopback
+// http, without credentials or a fragment.
+func webURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return nil, errors.New("it is no URL")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New("it must begin with https://")
+	case u.Hostname() == "":
+		return nil, errors.New("it names no host")
+	case u.User != nil:
+		return nil, errors.New("take the user and password out of it")
+	case strings.Contains(raw, "#"):
+		return nil, errors.New("take the fragment (#…) out of it")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return nil, errors.New("plain http is for localhost only: write https://")
+	}
+	if p := u.Port(); p != "" || strings.HasSuffix(u.Host, ":") {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
+			return nil, fmt.Errorf("%q is no port", p)
+		}
+	}
+	return u, nil
+}
+
+// issuerURL checks an issuer's URL. It becomes `iss` byte for byte, and
+// consumers compare bytes, so it has one spelling only (OIDC Discovery §3: no
+// query, no fragment).
+func issuerURL(raw string) error {
+	u, err := webURL(raw)
+	switch {
+	case err != nil:
+		return err
+	case strings.Contains(raw, "?"):
+		return errors.New("take the query (?…) out of it")
+	case strings.HasSuffix(raw, "/"):
+		return fmt.Errorf("take the slash at its end away: %s", strings.TrimRight(raw, "/"))
+	case strings.ToLower(u.Host) != u.Host || !strings.HasPrefix(raw, u.Scheme+"://"):
+		return errors.New("write scheme and host in lower case: consumers compare it byte by byte")
+	case u.Path != "" && (path.Clean(u.Path) != u.Path || u.EscapedPath() != u.Path):
+		return fmt.Errorf("its path %q must be plain: no dots, double slashes or escapes", u.EscapedPath())
+	case u.Scheme == "https" && u.Port() == "443", u.Scheme == "http" && u.Port() == "80":
+		return fmt.Errorf("take the port :%s away, it is the usual one", u.Port())
+	}
+	return nil
+}
+
+// vaultAddress allows an agent's socket beside URLs. Plain http is for this
+// machine only: private keys go over it.
+func (v *validator) vaultAddress(address string) {
+	if file, isSocket := strings.CutPrefix(address, "unix://"); isSocket {
+		if !strings.HasPrefix(file, "/") {
+			v.fault("vault.address", "%q: write the agent's socket as unix:///path", address)
+		}
+		return
+	}
+	u, err := url.Parse(address)
+	if err == nil && v.dev && u.Scheme == "http" && u.Hostname() != "" && !loopback(u.Hostname()) {
+		v.warn("vault.address is %s: private keys go over plain HTTP; run refuses that, dev does not", address)
+		return
+	}
+	if _, err := webURL(address); err != nil {
+		v.fault("vault.address", "%q: %v", address, err)
+		return
+	}
+	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		v.fault("vault.address", "%q: give scheme, host and port only; the mount has its own setting", address)
+	}
+}
+
+// listenAddr checks host:port, with an empty host for every address.
+func listenAddr(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q: write host:port, or :port for every address", addr)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q: the port is a number up to 65535", addr)
+	}
+	if strings.ContainsAny(host, "/ ") {
+		return fmt.Errorf("%q: %q is no host", addr, host)
+	}
+	return nil
+}
