@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/strictjson"
+)
+
+// Limits of one call to the daemon.
+const (
+	callTimeout = 30 * time.Second
+	maxAnswer   = 32 << 20 // bytes
+)
+
+// client calls one of the daemon's sockets.
+type client struct {
+	path string
+	// flag and env say how to name another socket, for errors.
+	flag, env string
+}
+
+// get reads a JSON answer into out.
+func (c client) get(ctx context.Context, path string, out any) error {
+	body, err := c.call(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	return c.decode(body, out)
+}
+
+// post sends in as JSON and reads a JSON answer into out.
+func (c client) post(ctx context.Context, path string, in, out any) error {
+	doc, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	body, err := c.call(ctx, http.MethodPost, path, doc)
+	if err != nil {
+		return err
+	}
+	return c.decode(body, out)
+}
+
+// decode takes members that this build does not know: the daemon may be newer.
+func (c client) decode(body []byte, out any) error {
+	if err := strictjson.UnmarshalOpen(body, out); err != nil {
+		return fmt.Errorf("the answer at %s is not what keyturn says: %w", c.path, err)
+	}
+	return nil
+}
+
+// call is one request. What is not 200 is an error, with the exit code that
+// goes with it.
+func (c client) call(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	// the host is not looked at: the socket says whom we talk to
+	req, err := http.NewRequestWithContext(ctx, method, "http://keyturn"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("request: %w", err)
+	}
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", c.path)
+		},
+		DisableKeepAlives: true,
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, c.unreached(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, unreachablef("the daemon at %s stopped in the middle of its answer: %w", c.path, err)
+	case len(answer) > maxAnswer:
+		return nil, fmt.Errorf("the answer at %s is longer than %d bytes", c.path, maxAnswer)
+	case resp.StatusCode != http.StatusOK:
+		return nil, c.refused(resp, answer)
+	}
+	return answer, nil
+}
+
+// unreached says why nobody answered, and how to mend it.
+func (c client) unreached(err error) error {
+	another := fmt.Sprintf("--%s or %s names another", c.flag, c.env)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return unreachablef("there is no socket %s: is the daemon running? %s", c.path, another)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return unreachablef("nobody listens at %s: the daemon has stopped; %s", c.path, another)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("permission denied at %s: %s", c.path, whoMay(c.path))
+	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENAMETOOLONG):
+		return usagef("%s is no path of a socket: it may have 107 bytes", c.path)
+	case errors.Is(err, context.DeadlineExceeded):
+		return unreachablef("the daemon at %s did not answer within %s", c.path, callTimeout)
+	}
+	return unreachablef("the daemon at %s cannot be reached: %w", c.path, err)
+}
+
+// whoMay says which group a user must be in to connect.
+func whoMay(path string) string {
+	for _, p := range []string{path, filepath.Dir(path)} {
+		info, err := os.Stat(p)
+		if err != nil {
+			continue
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			break
+		}
+		gid := strconv.FormatUint(uint64(stat.Gid), 10)
+		name := gid
+		if g, err := user.LookupGroupId(gid); err == nil {
+			name = g.Name
+		}
+		if info.Mode().Perm()&0o060 == 0 {
+			return fmt.Sprintf("%s is open to its owner (uid %d) alone (mode %04o); run as that user, or give the socket a group in listen", p, stat.Uid, info.Mode().Perm())
+		}
+		return fmt.Sprintf("%s belongs to group %s (mode %04o); join it (usermod -aG %s USER) and log in again", p, name, info.Mode().Perm(), name)
+	}
+	return "a folder above it is closed to you"
+}
+
+// refused turns an answer that is not 200 into an error.
+func (c client) refused(resp *http.Response, body []byte) error {
+	var p api.Problem
+	if err := strictjson.UnmarshalOpen(body, &p); err != nil || p.Code == "" {
+		return fmt.Errorf("%s answered %s, not as keyturn does: is it keyturn's socket?", c.path, resp.Status)
+	}
+	text := plainText(p.Error())
+	if !p.SafeAt.IsZero() && !strings.Contains(text, p.SafeAt.UTC().Format(time.RFC3339)) {
+		text += fmt.Sprintf(" (safe at %s)", stamp(p.SafeAt))
+	}
+	if resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests {
+		if after := resp.Header.Get("Retry-After"); after != "" {
+			text += fmt.Sprintf(" (retry in %ss)", after)
+		}
+		return unreachablef("%s", text)
+	}
+	return errors.New(text)
+}

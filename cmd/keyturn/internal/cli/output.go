@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// format is the flag -o.
+type format string
+
+const (
+	formatTable format = "table"
+	formatJSON  format = "json"
+	formatYAML  format = "yaml"
+)
+
+// String implements pflag.Value.
+func (f *format) String() string { return string(*f) }
+
+// Type implements pflag.Value.
+func (f *format) Type() string { return "table|json|yaml" }
+
+// Set implements pflag.Value.
+func (f *format) Set(s string) error {
+	switch format(s) {
+	case formatTable, formatJSON, formatYAML:
+		*f = format(s)
+		return nil
+	}
+	return fmt.Errorf("use table, json or yaml")
+}
+
+// print writes v as JSON or YAML, or calls table.
+func (f *format) print(w io.Writer, v any, table func(io.Writer) error) error {
+	switch *f {
+	case formatJSON:
+		doc, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return fmt.Errorf("encode: %w", err)
+		}
+		_, err = fmt.Fprintf(w, "%s\n", doc)
+		return err
+	case formatYAML:
+		return printYAML(w, v)
+	}
+	return table(w)
+}
+
+// printYAML writes what JSON would say: the names and the order are those of
+// the JSON. JSON is YAML, so it is parsed as that and written in block style.
+func printYAML(w io.Writer, v any) error {
+	doc, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	var n yaml.Node
+	if err := yaml.Unmarshal(doc, &n); err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	blockStyle(&n)
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	if err := enc.Encode(&n); err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	return enc.Close()
+}
+
+func blockStyle(n *yaml.Node) {
+	n.Style = 0
+	for _, c := range n.Content {
+		blockStyle(c)
+	}
+}
+
+// table aligns rows under a header; an empty cell is shown as –.
+func table(w io.Writer, header []string, rows [][]string) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range append([][]string{header}, rows...) {
+		for i, cell := range row {
+			if cell == "" {
+				cell = "–"
+			}
+			end := "\t"
+			if i == len(row)-1 {
+				end = "\n"
+			}
+			fmt.Fprint(tw, plainText(cell), end)
+		}
+	}
+	return tw.Flush()
+}
+
+// plainText keeps what came from elsewhere from moving the cursor.
+func plainText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// stamp writes a time as people and programs read it, in UTC.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// rough is a span of time to the second, short: 3h2m, 45s.
+func rough(d time.Duration) string {
+	d = d.Round(time.Second)
+	if d >= 48*time.Hour {
+		return fmt.Sprintf("%dd", int(d.Hours())/24)
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// due writes a time with how far it is away.
+func due(t, now time.Time) string {
+	switch {
+	case t.IsZero():
+		return ""
+	case t.Before(now):
+		return fmt.Sprintf("%s (%s ago)", stamp(t), rough(now.Sub(t)))
+	}
+	return fmt.Sprintf("%s (in %s)", stamp(t), rough(t.Sub(now)))
+}

@@ -1,0 +1,289 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyturn/keyturn/admin"
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/publisher"
+	"github.com/keyturn/keyturn/rotator"
+	"github.com/keyturn/keyturn/signer"
+)
+
+// daemon is everything that one process runs. Parts that the roles do not
+// include are nil.
+type daemon struct {
+	options   Options
+	log       *slog.Logger
+	issuers   []keyring.Config
+	custody   *custody
+	metrics   *admin.Metrics
+	audit     *audit.Log
+	signer    *signer.Signer
+	publisher *publisher.Publisher
+	rotator   *rotator.Rotator
+	admin     *admin.Admin
+
+	public      net.Listener // nil where no set is served
+	certificate atomic.Pointer[tls.Certificate]
+	listeners   []net.Listener
+
+	// backs end last, middles before them.
+	backs, middles []part
+}
+
+// build makes every part and starts none.
+func build(o Options) (d *daemon, err error) {
+	d = &daemon{options: o, log: o.Logger}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	for _, step := range []func() error{
+		d.resolve, d.makeStateDir, d.openCustody, d.openAudit, d.makeSigner, d.makePublisher, d.makeRotator, d.makeAdmin,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// close releases what build opened.
+func (d *daemon) close() {
+	d.closeListeners()
+	if d.custody != nil {
+		d.custody.close()
+	}
+	if d.audit != nil {
+		if err := d.audit.Close(); err != nil {
+			d.log.Error("audit log was not closed", "error", err)
+		}
+	}
+}
+
+func (d *daemon) resolve() (err error) {
+	cfg := d.options.Config
+	d.metrics = admin.NewMetrics(admin.MetricsConfig{Version: d.options.Version, Profiles: profileNames(cfg)})
+	d.issuers, err = resolve(cfg)
+	return err
+}
+
+// makeStateDir makes the last element of state_dir; a missing parent is a
+// volume that is not mounted, or a typing error.
+func (d *daemon) makeStateDir() error {
+	err := os.Mkdir(d.options.Config.StateDir, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("state_dir: %w", err)
+	}
+	return nil
+}
+
+func (d *daemon) openCustody() (err error) {
+	d.custody, err = openCustody(d.options.Config, d.log)
+	if err != nil {
+		return err
+	}
+	d.backs = append(d.backs, d.custody.parts...)
+	return nil
+}
+
+func (d *daemon) openAudit() (err error) {
+	cfg := d.options.Config
+	if cfg.Audit.File == "" {
+		return nil // configs requires one where it is needed
+	}
+	d.audit, err = audit.Open(cfg.Audit.File)
+	if err != nil && !cfg.Audit.Required {
+		d.log.Error("going on without an audit log, as audit.required: false says", "error", err)
+		d.audit, err = nil, nil
+	}
+	return err
+}
+
+// recorder is the audit log as an interface: a nil *audit.Log is no nil interface.
+func (d *daemon) recorder() signer.Recorder {
+	if d.audit == nil {
+		return nil
+	}
+	return d.audit
+}
+
+func (d *daemon) makeSigner() (err error) {
+	cfg := d.options.Config
+	if !cfg.Has(configs.Signer) {
+		return nil
+	}
+	d.signer, err = signer.New(signer.Config{
+		Keys: d.custody.keys, Audit: d.recorder(), AuditOptional: !cfg.Audit.Required,
+		Rings: rings(cfg), Profiles: profiles(cfg), Logger: d.log,
+		Observe: func(o signer.Outcome) {
+			code := string(o.Code)
+			if code == "" {
+				code = "ok"
+			}
+			d.metrics.Signed(o.Profile, o.Algorithm, code, o.Took)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	d.middles = append(d.middles, part{"signer", d.signer.Run})
+	return nil
+}
+
+func (d *daemon) makePublisher() (err error) {
+	cfg := d.options.Config
+	c := publisher.Config{
+		Issuers: targets(cfg), Interval: time.Duration(cfg.SyncInterval),
+		Wake: func() { d.rotator.Wake() }, Observe: d.metrics.Published, Drifted: d.metrics.Drifted, Logger: d.log,
+	}
+	if cfg.Has(configs.Publisher) && cfg.Listen.Public.Addr != "" {
+		certificate, err := loadCertificate(cfg.Listen.Public.TLS)
+		if err != nil {
+			return err
+		}
+		d.certificate.Store(certificate)
+		if d.public, err = d.tcp(cfg.Listen.Public.Addr); err != nil {
+			return fmt.Errorf("listen.public: %w", err)
+		}
+		c.Self.Dial = dialSelf(d.public)
+		if certificate != nil {
+			c.Self.Leaf = d.leaf
+		}
+	}
+	if d.publisher, err = publisher.New(c); err != nil {
+		return err
+	}
+	d.middles = append(d.middles, part{"publisher", d.publisher.Run})
+	return nil
+}
+
+func (d *daemon) makeRotator() (err error) {
+	cfg := d.options.Config
+	d.rotator, err = rotator.New(rotator.Config{
+		Store: d.custody.store, Halves: d.custody.halves, Issuers: d.issuers,
+		Advance: cfg.Has(configs.Rotator), Publishes: cfg.Has(configs.Publisher), StateDir: cfg.StateDir,
+		Accept: d.accept, Confirmed: d.publisher.Confirmed,
+		OnEvent: func(issuer string, e keyring.Event) {
+			if e.Kind == keyring.KeyActivated {
+				d.metrics.Rotated(issuer, e.Ring)
+			}
+		},
+		OnError: d.metrics.StoreError, Logger: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.middles = append(d.middles, part{"rotator", d.rotator.Run})
+	return nil
+}
+
+// accept hands a snapshot on. The signer comes first: what it may not sign any
+// more must not be signed while targets are being written.
+func (d *daemon) accept(issuer string, s *keyring.Snapshot) {
+	if d.signer != nil {
+		d.signer.Accept(issuer, s)
+	}
+	d.publisher.Accept(issuer, s)
+	d.admin.Accept(issuer, s)
+}
+
+func (d *daemon) makeAdmin() (err error) {
+	cfg := d.options.Config
+	c := admin.Config{
+		Replica: api.Replica{Version: d.options.Version, Roles: roleNames(cfg), StartedAt: time.Now().UTC()},
+		Allow:   adminRules(cfg), Audit: d.recorder(), Metrics: d.metrics, Logger: d.log,
+		Next: d.rotator.NextRun, Targets: d.targetStatus, VaultExpiry: d.custody.expiry, Alive: d.rotator.Alive,
+		ReadAt: func(issuer string) time.Time { return d.rotator.Status(issuer).ReadAt },
+		Alarms: d.alarms,
+	}
+	if cfg.Has(configs.Rotator) {
+		c.Rotate = d.rotate
+	}
+	for _, i := range cfg.Issuers {
+		c.Issuers = append(c.Issuers, i.Name)
+	}
+	if d.signer != nil {
+		c.SignerAlarms = func() []keyring.Alarm { return d.signer.Ready(time.Now()) }
+	}
+	d.admin, err = admin.New(c)
+	return err
+}
+
+// alarms is all that is not as it should be, but for what keeps the signer from
+// signing.
+func (d *daemon) alarms() []keyring.Alarm {
+	out := append(d.rotator.Alarms(), d.publisher.Alarms()...)
+	if d.signer != nil {
+		for _, a := range d.signer.Alarms(time.Now()) {
+			if !a.Fatal {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
+func roleNames(cfg *configs.Config) []string {
+	var out []string
+	for _, r := range cfg.Roles {
+		out = append(out, string(r))
+	}
+	return out
+}
+
+func adminRules(cfg *configs.Config) []admin.Rule {
+	var out []admin.Rule
+	for _, c := range cfg.Listen.Admin.Allow {
+		out = append(out, admin.Rule{UID: c.UID, GID: c.GID})
+	}
+	return out
+}
+
+// rotate is the admin socket's verb.
+func (d *daemon) rotate(ctx context.Context, ring string, req api.RotateRequest) (api.RotateResponse, error) {
+	r, err := d.rotator.Rotate(ctx, ring, req.DryRun)
+	if errors.Is(err, rotator.ErrUnknownRing) {
+		err = admin.ErrUnknownRing
+	}
+	if err != nil {
+		return api.RotateResponse{}, err
+	}
+	out := api.RotateResponse{Ring: ring, DryRun: req.DryRun}
+	if r.Active != nil {
+		out.ActiveKid = r.Active.JWK.Kid
+	}
+	if r.Retired != nil {
+		out.RetiredKid, out.RetiredUntil = r.Retired.JWK.Kid, r.Retired.WithdrawAt()
+	}
+	return out, nil
+}
+
+func (d *daemon) targetStatus(issuer string) []api.Target {
+	var out []api.Target
+	for _, s := range d.publisher.Status(issuer) {
+		t := api.Target{
+			Name: s.Name, Kind: string(s.Kind), Location: s.Location, Required: s.Required,
+			Generation: s.Generation, ReadBackAt: s.ReadBackAt, ServeUntil: s.ServeUntil,
+		}
+		if s.Err != nil {
+			t.Error = s.Err.Error()
+		}
+		out = append(out, t)
+	}
+	return out
+}

@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"context"
+	"crypto"
+	"log/slog"
+	"net"
+	"strings"
+
+	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/publisher"
+	"github.com/keyturn/keyturn/signer"
+)
+
+// Report is what Check found out.
+type Report struct {
+	Timelines []Timeline
+}
+
+// String is the report as text.
+func (r Report) String() string {
+	var b strings.Builder
+	for i, t := range r.Timelines {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(t.String())
+	}
+	return b.String()
+}
+
+// Check builds every part of a configuration that can be built without
+// touching anything: no file is written, no socket opened, no Vault asked. It
+// returns the timeline that the solver derived.
+func Check(cfg *configs.Config) (Report, error) {
+	if _, err := resolve(cfg); err != nil {
+		return Report{}, err
+	}
+	log := slog.New(slog.DiscardHandler)
+	if cfg.Store == configs.StoreVault {
+		if _, err := newSession(cfg, log); err != nil {
+			return Report{}, err
+		}
+	}
+	if cfg.Has(configs.Signer) {
+		if _, err := signer.New(signer.Config{Keys: noKeys{}, AuditOptional: true, Rings: rings(cfg), Profiles: profiles(cfg)}); err != nil {
+			return Report{}, err
+		}
+	}
+	if _, err := publisher.New(publisher.Config{Issuers: targets(cfg), Self: publisher.Self{Dial: noDial}, Logger: log}); err != nil {
+		return Report{}, err
+	}
+	lines, err := timelines(cfg)
+	return Report{lines}, err
+}
+
+// What a build needs and a check never uses.
+
+type noKeys struct{}
+
+func (noKeys) Signer(context.Context, string, keyring.Key) (crypto.Signer, error) {
+	return nil, keyring.ErrNoKey
+}
+
+func noDial(context.Context) (net.Conn, error) { return nil, net.ErrClosed }

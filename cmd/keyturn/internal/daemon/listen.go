@@ -1,0 +1,171 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/internal/unixsock"
+	"github.com/keyturn/keyturn/signer"
+)
+
+// drainTime bounds the end of an HTTP listener; the sign sockets have their own.
+const drainTime = 5 * time.Second
+
+// listen opens every socket, or none.
+func (d *daemon) listen() (fronts []part, err error) {
+	defer func() {
+		if err != nil {
+			d.closeListeners()
+		}
+	}()
+	cfg := d.options.Config
+	if d.signer != nil {
+		for _, s := range cfg.Listen.Sign {
+			gid, err := s.GID()
+			if err != nil {
+				return nil, fmt.Errorf("listen.sign %s: %w", s.Name, err)
+			}
+			ln, err := d.unix(s.Path, unixsock.Config{Mode: s.FileMode(), GID: gid})
+			if err != nil {
+				return nil, fmt.Errorf("listen.sign %s: %w", s.Name, err)
+			}
+			fronts = append(fronts, part{"sign socket " + s.Name, func(ctx context.Context) error { return d.signer.Serve(ctx, ln, s.Name) }})
+		}
+	}
+	gid, err := cfg.Listen.Admin.GID()
+	if err != nil {
+		return nil, fmt.Errorf("listen.admin: %w", err)
+	}
+	ln, err := d.unix(cfg.Listen.Admin.Path, unixsock.Config{Mode: cfg.Listen.Admin.FileMode(), GID: gid})
+	if err != nil {
+		return nil, fmt.Errorf("listen.admin: %w", err)
+	}
+	fronts = append(fronts, serve("admin socket", ln, signer.NewServer(d.admin.AdminHandler(), d.log)))
+	if d.public != nil {
+		fronts = append(fronts, serve("public listener", d.secured(d.public), webServer(d.publisher.Handler(), d.log)))
+	}
+	if cfg.Listen.Status.Addr != configs.StatusOff {
+		ln, err := d.tcp(cfg.Listen.Status.Addr)
+		if err != nil {
+			return nil, fmt.Errorf("listen.status: %w", err)
+		}
+		fronts = append(fronts, serve("status listener", ln, webServer(d.admin.StatusHandler(), d.log)))
+	}
+	return fronts, nil
+}
+
+func (d *daemon) unix(path string, cfg unixsock.Config) (net.Listener, error) {
+	cfg.Path, cfg.Logger = path, d.log
+	ln, err := unixsock.Listen(cfg)
+	if err != nil {
+		return nil, err
+	}
+	d.listeners = append(d.listeners, ln)
+	return ln, nil
+}
+
+func (d *daemon) tcp(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	d.listeners = append(d.listeners, ln)
+	return ln, nil
+}
+
+func (d *daemon) closeListeners() {
+	for _, ln := range d.listeners {
+		_ = ln.Close() // most are closed by their servers already
+	}
+}
+
+// webServer has the limits of a listener that strangers reach.
+func webServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      15 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// serve answers a listener until its context ends, then drains it.
+func serve(name string, ln net.Listener, srv *http.Server) part {
+	return part{name, func(ctx context.Context) error {
+		failed := make(chan error, 1)
+		go func() { failed <- srv.Serve(ln) }()
+		select {
+		case err := <-failed:
+			return errors.Join(err, srv.Close())
+		case <-ctx.Done():
+		}
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		err := srv.Shutdown(end)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = srv.Close() // who holds a connection that long has asked for nothing
+		}
+		<-failed
+		return err
+	}}
+}
+
+// secured puts TLS in front of a listener where there is a certificate.
+func (d *daemon) secured(ln net.Listener) net.Listener {
+	if d.certificate.Load() == nil {
+		return ln
+	}
+	return tls.NewListener(ln, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return d.certificate.Load(), nil
+		},
+	})
+}
+
+func loadCertificate(files configs.TLS) (*tls.Certificate, error) {
+	if files.CertFile == "" {
+		return nil, nil // plain HTTP, which the file has asked for by name
+	}
+	c, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("listen.public.tls: %w", err)
+	}
+	return &c, nil
+}
+
+// dialSelf connects to the own public listener, as a consumer on this host would.
+func dialSelf(ln net.Listener) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		addr := ln.Addr().String()
+		if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
+			loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+			if ap.Addr().Is6() && !ap.Addr().Is4In6() {
+				loopback = netip.IPv6Loopback()
+			}
+			addr = netip.AddrPortFrom(loopback, ap.Port()).String()
+		}
+		return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp", addr)
+	}
+}
+
+func (d *daemon) leaf() *x509.Certificate {
+	c := d.certificate.Load()
+	if c == nil {
+		return nil
+	}
+	return c.Leaf
+}

@@ -1,0 +1,68 @@
+package daemon
+
+import (
+	"errors"
+	"reflect"
+
+	"github.com/keyturn/keyturn/configs"
+)
+
+// reload compiles everything first, which may fail and leaves all as it was;
+// then it applies, which cannot. Profiles, the log level and certificates change;
+// what else differs waits for a restart, and the log says so.
+func (d *daemon) reload() {
+	if d.audit != nil {
+		if err := d.audit.Reopen(); err != nil {
+			d.log.Error("audit log was not reopened", "error", err)
+		}
+	}
+	if d.options.Reload == nil {
+		return
+	}
+	next, err := d.options.Reload()
+	if err == nil {
+		err = d.apply(next)
+	}
+	d.metrics.Reloaded(err == nil)
+	if err != nil {
+		d.log.Error("configuration was not reloaded, the old one stays", "error", err)
+		return
+	}
+	d.log.Info("configuration reloaded", "config", next)
+}
+
+func (d *daemon) apply(next *configs.Config) error {
+	certificate, err := loadCertificate(next.Listen.Public.TLS)
+	if err != nil {
+		return err
+	}
+	if d.signer != nil {
+		if err := d.signer.SetProfiles(profiles(next)); err != nil {
+			return errors.Join(errors.New("profiles"), err)
+		}
+	}
+	d.certificate.Store(certificate)
+	d.metrics.SetProfiles(profileNames(next))
+	if d.options.Level != nil {
+		d.options.Level.Set(next.Log.SlogLevel())
+	}
+	if !reflect.DeepEqual(withoutReloadable(d.options.Config), withoutReloadable(next)) {
+		d.log.Warn("the file also changes settings that only a restart applies")
+	}
+	return nil
+}
+
+// withoutReloadable is what of a configuration only a restart changes.
+func withoutReloadable(c *configs.Config) configs.Config {
+	rest := *c
+	rest.Profiles, rest.Log = nil, configs.Log{}
+	return rest
+}
+
+func profileNames(c *configs.Config) []string {
+	var out []string
+	for _, p := range c.Profiles {
+		out = append(out, p.Name)
+	}
+	return out
+}

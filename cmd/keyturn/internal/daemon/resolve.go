@@ -1,0 +1,93 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/rotator"
+)
+
+// resolve derives every issuer's timing and refuses what cannot keep the
+// promise, all faults at once.
+func resolve(cfg *configs.Config) ([]keyring.Config, error) {
+	var out []keyring.Config
+	var errs []error
+	for _, issuer := range cfg.Issuers {
+		c, gaps, err := resolveIssuer(cfg, issuer)
+		if err == nil {
+			err = c.Check(gaps)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, c)
+	}
+	return out, errors.Join(errs...)
+}
+
+// Timeline is what the solver derived for one issuer, for people to read.
+type Timeline struct {
+	Issuer string
+	Config keyring.Config
+	Timing keyring.Timing
+	Rings  []RingTimeline
+}
+
+// RingTimeline is the part of one ring.
+type RingTimeline struct {
+	Ring keyring.Ring
+	// Gap is the shortest time between two rotations.
+	Gap string
+	// Keys is the most that the ring has in the set at once.
+	Keys int
+}
+
+// timelines derives what `keyturn config check` prints.
+func timelines(cfg *configs.Config) ([]Timeline, error) {
+	var out []Timeline
+	for _, issuer := range cfg.Issuers {
+		c, gaps, err := resolveIssuer(cfg, issuer)
+		if err != nil {
+			return nil, err
+		}
+		t := Timeline{Issuer: c.Name, Config: c, Timing: c.Timing()}
+		for _, r := range c.Rings {
+			t.Rings = append(t.Rings, RingTimeline{r, plain(gaps[r.Name]), c.KeysNeeded(gaps[r.Name])})
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+func resolveIssuer(cfg *configs.Config, issuer configs.Issuer) (keyring.Config, gapsByRing, error) {
+	c := issuer.Keyring(cfg)
+	specs := map[string]string{}
+	for _, r := range c.Rings {
+		specs[r.Name] = r.Rotate
+	}
+	gaps, err := rotator.Gaps(specs)
+	if err != nil {
+		return c, nil, fmt.Errorf("issuer %q: %w", issuer.Name, err)
+	}
+	return c.Resolve(gaps), gaps, nil
+}
+
+// String is the timeline as text, the arithmetic included.
+func (t Timeline) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "issuer %s (%s), revision %d\n", t.Issuer, t.Config.URL, t.Config.Revision)
+	fmt.Fprintf(&b, "  outage budget %s: signs that long without its store; the lease runs %s to %s ahead\n",
+		plain(t.Timing.B), plain(t.Timing.B), plain(t.Timing.B+t.Timing.R))
+	fmt.Fprintf(&b, "%s\n", t.Config.Explain())
+	for _, r := range t.Rings {
+		fmt.Fprintf(&b, "  ring %s: %s, %q, at least %s apart, tokens live up to %s\n", r.Ring.Name, r.Ring.Algorithm, r.Ring.Rotate, r.Gap, plain(t.Timing.T))
+		fmt.Fprintf(&b, "    a standby is published for %s before it signs; a retired key stays for up to %s; at most %d keys in the set\n",
+			plain(t.Timing.Lead), plain(t.Timing.B+t.Timing.R+t.Timing.Tail), r.Keys)
+	}
+	fmt.Fprintf(&b, "  after a host's daemon has died, take the host out of service within %s\n", plain(t.Timing.S))
+	return b.String()
+}

@@ -1,0 +1,91 @@
+package deploytest
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// unit is a systemd unit: the values of each directive of [Service], in order.
+func unit(t *testing.T) map[string][]string {
+	t.Helper()
+	directives, section := map[string][]string{}, ""
+	for line := range strings.Lines(read(t, "deploy/systemd/keyturn.service")) {
+		line = strings.TrimSpace(line)
+		switch name, value, ok := strings.Cut(line, "="); {
+		case line == "" || line[0] == '#':
+		case line[0] == '[':
+			section = line
+		case !ok:
+			t.Fatalf("%q is no directive", line)
+		case section == "[Service]":
+			directives[name] = append(directives[name], value)
+		}
+	}
+	return directives
+}
+
+func TestSystemdCommandLine(t *testing.T) {
+	start := unit(t)["ExecStart"]
+	if len(start) != 1 {
+		t.Fatalf("ExecStart = %q, want one line", start)
+	}
+	words := strings.Fields(start[0])
+	if filepath.Base(words[0]) != "keyturn" {
+		t.Errorf("ExecStart runs %s", words[0])
+	}
+	parse(t, words[1:])
+}
+
+// TestSystemdConfiguration loads the configuration beside the unit, and checks
+// that the unit lets the daemon reach each path in it.
+func TestSystemdConfiguration(t *testing.T) {
+	cfg, u := load(t, "deploy/systemd/keyturn.yaml"), unit(t)
+	var writable, readable []string
+	for directive, base := range map[string]string{"RuntimeDirectory": "/run", "StateDirectory": "/var/lib", "LogsDirectory": "/var/log"} {
+		for _, name := range u[directive] {
+			writable = append(writable, filepath.Join(base, name))
+		}
+	}
+	for _, c := range u["LoadCredential"] {
+		name, _, _ := strings.Cut(c, ":")
+		readable = append(readable, "/run/credentials/keyturn.service/"+name)
+	}
+	for _, path := range files(cfg) {
+		ok := slices.ContainsFunc(writable, func(dir string) bool { return under(path, dir) }) || slices.Contains(readable, path)
+		if !ok {
+			t.Errorf("the unit does not let the daemon reach %s: it has %q, and the credentials %q", path, writable, readable)
+		}
+	}
+	filters := u["SystemCallFilter"]
+	for _, s := range cfg.Listen.Sign {
+		// @chown is in @privileged, so the last word on it must be a yes.
+		if s.Group != "" && filters[len(filters)-1] != "@chown" {
+			t.Errorf("socket %s goes to a group, and the unit's system calls %q do not allow that", s.Path, filters)
+		}
+		if s.Group != "" && !slices.Contains(append(u["Group"], u["SupplementaryGroups"]...), s.Group) {
+			t.Errorf("socket %s goes to the group %q, which the unit's user is not in", s.Path, s.Group)
+		}
+	}
+}
+
+// TestSystemdHardening pins what SECURITY.md says of the unit.
+func TestSystemdHardening(t *testing.T) {
+	u := unit(t)
+	for name, want := range map[string]string{
+		"NoNewPrivileges": "true", "ProtectSystem": "strict", "ProtectHome": "true", "PrivateTmp": "true", "PrivateDevices": "true",
+		"LimitCORE": "0", "MemorySwapMax": "0", "CapabilityBoundingSet": "", "MemoryDenyWriteExecute": "true",
+		"StateDirectoryMode": "0700", "UMask": "0077", "User": "keyturn",
+	} {
+		if got := u[name]; len(got) != 1 || got[0] != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+	// Either would make every caller of the sockets uid 65534, or hide the state behind a symlink.
+	for _, name := range []string{"PrivateUsers", "DynamicUser"} {
+		if got, ok := u[name]; ok {
+			t.Errorf("%s = %q must not be set", name, got)
+		}
+	}
+}
