@@ -91,6 +91,9 @@ func (s *Snapshot) check() error {
 		if !k.Retired.IsZero() && k.SignUntil.IsZero() {
 			errs = append(errs, fmt.Errorf("kid %q is retired without sign_until", k.JWK.Kid))
 		}
+		if !k.Closed.IsZero() && k.Retired.IsZero() && k.Revoked.IsZero() {
+			errs = append(errs, fmt.Errorf("kid %q is closed and could still sign", k.JWK.Kid))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -112,7 +115,16 @@ func decodeOpen(doc []byte, v any) (extra, error) {
 	t := reflect.TypeOf(v).Elem()
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if name == "" { // extra itself
+			continue
+		}
 		delete(all, name)
+		for other := range all {
+			// encoding/json would take either for the member.
+			if strings.EqualFold(name, other) {
+				return nil, fmt.Errorf("member %q is not spelled %q", other, name)
+			}
+		}
 	}
 	if len(all) == 0 {
 		return nil, nil

@@ -40,6 +40,9 @@ func NewJWK(pub crypto.PublicKey, alg Algorithm) (JWK, error) {
 		if !alg.IsRSA() {
 			return JWK{}, fmt.Errorf("an RSA key cannot sign %s", alg)
 		}
+		if p.N == nil {
+			return JWK{}, errors.New("an RSA public key without a modulus")
+		}
 		if p.E != 65537 {
 			return JWK{}, fmt.Errorf("an RSA public exponent of %d is not 65537", p.E)
 		}
@@ -61,6 +64,9 @@ func NewJWK(pub crypto.PublicKey, alg Algorithm) (JWK, error) {
 	case ed25519.PublicKey:
 		if alg != EdDSA {
 			return JWK{}, fmt.Errorf("an Ed25519 key cannot sign %s", alg)
+		}
+		if len(p) != ed25519.PublicKeySize {
+			return JWK{}, fmt.Errorf("an Ed25519 public key of %d octets", len(p))
 		}
 		k.Kty, k.Crv, k.X = "OKP", "Ed25519", b64.EncodeToString(p)
 	default:

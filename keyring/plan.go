@@ -95,13 +95,13 @@ type Event struct {
 	Target string
 }
 
-// Plan decides the next step of an issuer's life. It is pure, and it is
-// idempotent: planning on its own result with the same input changes nothing
-// more. The snapshot is nil when the issuer has no manifest.
+// Plan decides the next step of an issuer's life. It is pure. The snapshot is
+// nil when the issuer has no manifest.
 //
 // Several steps may share one write where each would be safe alone on the
 // given snapshot; what must be stored before the next step is left to the next
-// call.
+// call. Planning on its own results with the same input comes to rest after a
+// few calls, and at rest it changes nothing.
 func Plan(s *Snapshot, in Input) Outcome {
 	in.Now = in.Now.UTC().Truncate(time.Millisecond) // as precise as the manifest needs to be
 	if s == nil {
@@ -126,6 +126,10 @@ func Plan(s *Snapshot, in Input) Outcome {
 		p.lease()
 		p.close()
 		p.forget()
+	} else {
+		for _, ring := range in.Rotate {
+			p.refuse(ring, &NotSafeYetError{Ring: ring})
+		}
 	}
 	p.overdue()
 	p.out.Wake = p.wake()
@@ -237,7 +241,7 @@ func (p *planner) confirm() {
 				if k.Confirmed == nil {
 					k.Confirmed = map[string]time.Time{}
 				}
-				k.Confirmed[t.Name] = seen.At.UTC()
+				k.Confirmed[t.Name] = seen.At.Round(0).UTC() // without the monotonic reading: a stored time has none
 				p.event(KeyConfirmed, k.Ring, k.JWK.Kid, t.Name)
 			case observed && !holds && known && seen.At.After(at):
 				delete(k.Confirmed, t.Name)
@@ -266,6 +270,9 @@ func (p *planner) close() {
 			k.Closed = p.in.Now
 			p.event(KeyClosed, k.Ring, k.JWK.Kid, "")
 		}
+	}
+	if p.changed {
+		p.floor()
 	}
 }
 

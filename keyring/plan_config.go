@@ -24,17 +24,14 @@ func (p *planner) config() {
 			"the file differs from the configuration in force (revision %d) and its revision %d is not higher, so it is ignored: %s; raise the revision to put it in force",
 			force.Revision, file.Revision, strings.Join(diff, ", "))})
 	}
-	if f := p.next.Floor; f != nil && !p.in.Now.Before(f.Until) {
-		p.next.Floor = nil // written with the next change; nothing waits for it
-	}
 }
 
 func (p *planner) adopt(file Config) {
 	force := p.base.Config
 	p.next.Config = file
-	p.next.Config.extra = force.extra
+	keepUnknown(&p.next.Config, force)
 	p.event(ConfigAdopted, "", "", "")
-	p.floor()
+	p.floor() // before anything asks for the lead
 
 	tail := Duration(file.Timing().Tail)
 	for i := range p.next.Keys {
@@ -57,6 +54,21 @@ func (p *planner) adopt(file Config) {
 	}
 }
 
+// keepUnknown carries over the members that only a newer keyturn knows.
+func keepUnknown(c *Config, from Config) {
+	c.extra = from.extra
+	for i := range c.Targets {
+		if j := slices.IndexFunc(from.Targets, func(t Target) bool { return t.Name == c.Targets[i].Name }); j >= 0 {
+			c.Targets[i].extra = from.Targets[j].extra
+		}
+	}
+	for i := range c.Rings {
+		if r, ok := from.Ring(c.Rings[i].Name); ok {
+			c.Rings[i].extra = r.extra
+		}
+	}
+}
+
 // sameDuty reports whether a target means the same in both configurations. One
 // that becomes required, or shows another view, is confirmed anew.
 func sameDuty(before, after Config, name string) bool {
@@ -72,19 +84,35 @@ func sameDuty(before, after Config, name string) bool {
 	return okA && okB && a.Kind == b.Kind && a.View == b.View && (a.Required || !b.Required)
 }
 
-// floor keeps the old span in the lead for as long as a replica that has not
-// heard of the new configuration may act on the old one: C + old S + 2E.
+// floor keeps the old span in the lead where this write lowers it, for as long
+// as a replica that has not heard of the write may act on what was before:
+// C + old S + 2E. A revision lowers it, and so does the closing of the last
+// key whose tokens lived longer.
 func (p *planner) floor() {
 	before, after := p.base.Config, p.next.Config
-	old := before.span(p.base.longestTail())
+	tail := p.next.longestTail()
+	span := after.span(tail)
+	raised := max(0, tail-p.base.longestTail())
+	p.next.Floor = nil
 	if f := p.base.Floor; f != nil && p.in.Now.Before(f.Until) {
+		// The lease may still be the one of the time before the floor, and the
+		// longer tails follow it now.
+		kept := Floor{Span: f.Span + Duration(raised), Until: f.Until.Add(raised), extra: f.extra}
+		if time.Duration(kept.Span) > span {
+			p.next.Floor = &kept
+		}
+	}
+	// The old lease with the longer of the tails: a snapshot may have both.
+	old := before.span(max(tail, p.base.longestTail()))
+	if old <= span {
+		return
+	}
+	old += time.Duration(max(0, before.ClockSkew-after.ClockSkew)) // the E beside C
+	if f := p.next.Floor; f != nil {
 		old = max(old, time.Duration(f.Span))
 	}
 	wait := time.Duration(max(before.ConsumerCache, after.ConsumerCache)+2*max(before.ClockSkew, after.ClockSkew)) + old
-	p.next.Floor = nil
-	if after.span(p.next.longestTail()) < old {
-		p.next.Floor = &Floor{Span: Duration(old), Until: p.in.Now.Add(wait)}
-	}
+	p.next.Floor = &Floor{Span: Duration(old), Until: p.in.Now.Add(wait)}
 }
 
 // Diff names what differs between two configurations, revision and unknown

@@ -47,7 +47,8 @@ func (p *planner) foundKeys() {
 	t := p.next.Config.Timing()
 	p.next.Lease = p.in.Now.Add(t.B + t.R)
 	for n, r := range p.next.Config.Rings {
-		p.add(p.in.Fresh[ready[n]], r, true)
+		// An issuer that adopts a foreign set was never unpublished.
+		p.add(p.in.Fresh[ready[n]], r, len(p.next.Adopted) == 0)
 	}
 }
 
@@ -148,8 +149,14 @@ func (p *planner) refuse(ring string, err error) {
 
 func (p *planner) notSafe(r Ring) error {
 	e := &NotSafeYetError{Ring: r.Name}
-	if k := p.next.Standby(r.Name); k != nil {
-		e.SafeAt, e.Waiting = p.next.SafeAt(k, p.in.Now), p.next.WaitingFor(k)
+	for _, k := range p.next.standbys(r.Name) { // two while the algorithm changes: the first that is safe
+		safe := p.next.SafeAt(k, p.in.Now)
+		switch {
+		case safe.IsZero() && e.SafeAt.IsZero():
+			e.Waiting = p.next.WaitingFor(k)
+		case !safe.IsZero() && (e.SafeAt.IsZero() || safe.Before(e.SafeAt)):
+			e.SafeAt, e.Waiting = safe, nil
+		}
 	}
 	return e
 }

@@ -127,6 +127,11 @@ func (c *Config) Check(gaps map[string]time.Duration) error {
 	if !slices.ContainsFunc(c.Targets, func(t Target) bool { return t.Required }) {
 		fault("no required target: without a read-back nothing is known to be published, so no key may sign; add one under publish or confirm")
 	}
+	for _, t := range c.Targets {
+		if t.Required && len(c.Rings) > 0 && !slices.ContainsFunc(c.Rings, func(r Ring) bool { return t.View.Shows(r.Algorithm) }) {
+			fault("target %q: the view %q shows no key of any ring, and an empty set is never published: leave the view out, or say required: false", t.Name, string(t.View))
+		}
+	}
 	for _, r := range c.Rings {
 		if err := r.Algorithm.Check(r.RSABits); err != nil {
 			fault("ring %q: %w", r.Name, err)
@@ -156,7 +161,7 @@ func (c *Config) checkSchedules(gaps map[string]time.Duration) []error {
 		gap := gaps[r.Name]
 		if need := t.Lead + c.margin(); gap < need {
 			errs = append(errs, fmt.Errorf("ring %q: schedule %q leaves %s between two rotations, and a new key needs %s before it may sign:\n%s\n%s",
-				r.Name, r.Rotate, gap, need, c.Explain(), c.advise(gap)))
+				r.Name, r.Rotate, gap, need, c.Explain(), c.advise(r.Name, gaps)))
 			continue
 		}
 		keys += c.KeysNeeded(gap)
@@ -170,9 +175,16 @@ func (c *Config) checkSchedules(gaps map[string]time.Duration) []error {
 // KeysNeeded is the most keys that a ring with this gap has in the set at once:
 // the active one, a standby, another while the algorithm changes, and those that retire.
 func (c *Config) KeysNeeded(gap time.Duration) int {
+	return notRetiring + int((c.stay()+gap-1)/gap)
+}
+
+// notRetiring is how many keys of a ring are in the set beside those that retire.
+const notRetiring = 3
+
+// stay is how long a key stays in the set after its successor became active.
+func (c *Config) stay() time.Duration {
 	t := c.Timing()
-	stay := t.B + t.R + t.Tail + time.Duration(c.ClockSkew) + time.Duration(c.SyncInterval)
-	return 3 + int((stay+gap-1)/gap)
+	return t.B + t.R + t.Tail + time.Duration(c.ClockSkew) + time.Duration(c.SyncInterval)
 }
 
 // Explain shows how the lead was derived, a line a step.
@@ -193,20 +205,43 @@ func (c *Config) Explain() string {
 	return b.String()
 }
 
-// advise says which single change would make the lead fit into a gap.
-func (c *Config) advise(gap time.Duration) string {
-	t := c.Timing()
-	over := t.Lead + c.margin() - gap
-	fits := []string{fmt.Sprintf("rotate at least %s apart", t.Lead+c.margin())}
-	lower := func(name string, value, least time.Duration, perUnit func(time.Duration) time.Duration) {
-		if v := perUnit(value).Truncate(time.Second); v >= least {
-			fits = append(fits, fmt.Sprintf("%s: %s", name, v))
+// advise says which single change would make the lead of a ring fit, and none
+// that would ask for too many keys instead.
+func (c *Config) advise(ring string, gaps map[string]time.Duration) string {
+	t, gap := c.Timing(), gaps[ring]
+	others := 0
+	for _, r := range c.Rings {
+		if g := gaps[r.Name]; r.Name != ring && g > 0 {
+			others += c.KeysNeeded(g)
 		}
 	}
-	lower("consumer_cache", time.Duration(c.ConsumerCache), time.Duration(c.JWKSMaxAge), func(v time.Duration) time.Duration { return v - over })
-	if c.SelfServed() && !c.SingleProcess {
-		lower("max_token_ttl", t.T, time.Second, func(v time.Duration) time.Duration { return v - over })
-		lower("outage_budget", t.B, 3*time.Duration(c.SyncInterval)+2*time.Duration(c.ClockSkew), func(v time.Duration) time.Duration { return v - over*8/9 - 1 })
+	var fits []string
+	if room := c.MaxKeys - others - notRetiring; room > 0 {
+		apart := max(t.Lead+c.margin(), (c.stay()+time.Duration(room)-1)/time.Duration(room))
+		apart = (apart + time.Second - 1).Truncate(time.Second)
+		// The outage budget is named, because where the file leaves it out it
+		// would grow with the gap.
+		fits = append(fits, fmt.Sprintf("rotate at least %s apart with outage_budget: %s", apart, c.OutageBudget))
+	}
+	lower := func(name string, value, least time.Duration, set func(*Config, Duration)) {
+		value = value.Truncate(time.Second)
+		changed := c.Clone()
+		set(&changed, Duration(value))
+		if value >= least && gap >= changed.Timing().Lead+changed.margin() && others+changed.KeysNeeded(gap) <= c.MaxKeys {
+			fits = append(fits, fmt.Sprintf("%s: %s", name, value))
+		}
+	}
+	over := t.Lead + c.margin() - gap
+	lower("consumer_cache", time.Duration(c.ConsumerCache)-over, time.Duration(c.JWKSMaxAge), func(c *Config, v Duration) { c.ConsumerCache = v })
+	lower("max_token_ttl", t.T-over, time.Second, func(c *Config, v Duration) {
+		for i := range c.Rings {
+			c.Rings[i].MaxTokenTTL = min(c.Rings[i].MaxTokenTTL, v)
+		}
+	})
+	// Its eighth goes with it; the nanosecond is for the rounding.
+	lower("outage_budget", t.B-over*8/9-1, time.Duration(3*c.SyncInterval+2*c.ClockSkew), func(c *Config, v Duration) { c.OutageBudget = v })
+	if len(fits) == 0 {
+		return "  no single change would fit: rotate less often, and lower max_token_ttl or raise max_keys"
 	}
 	return "  any of these would fit: " + strings.Join(fits, " · ")
 }

@@ -1,0 +1,253 @@
+package rotator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyturn/keyturn/keyring"
+)
+
+const (
+	// longestBackoff is how long a loop waits after a failing store, at most:
+	// with jitter, one try in ten seconds a cause.
+	longestBackoff = 10 * time.Second
+	// tickTimeout bounds one tick, so that a store that accepts and never
+	// answers is noticed. Generating an RSA key of 4096 bits can take seconds.
+	tickTimeout = 60 * time.Second
+)
+
+// loop is one issuer's.
+type loop struct {
+	cfg       Config
+	file      keyring.Config
+	log       *slog.Logger
+	schedules schedules
+	mark      mark
+	commands  chan command
+	wake      chan struct{}
+
+	// Of the loop's goroutine alone.
+	orphans  orphans
+	failures int
+
+	// beat is when the loop last began or ended a tick, in Unix nanoseconds.
+	beat atomic.Int64
+
+	mu       sync.Mutex // guards what follows
+	snapshot *keyring.Snapshot
+	readAt   time.Time
+	alarms   []keyring.Alarm
+}
+
+func newLoop(cfg Config, file keyring.Config) (*loop, error) {
+	m, err := openMark(cfg.StateDir, file.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &loop{
+		cfg: cfg, file: file, log: cfg.Logger.With("issuer", file.Name), schedules: schedules{}, mark: m,
+		commands: make(chan command), wake: make(chan struct{}, 1), orphans: orphans{},
+	}, nil
+}
+
+// alive reports a loop that has stopped turning: no tick takes longer than its
+// timeout, and no sleep longer than the sync interval or the backoff.
+func (l *loop) alive(now time.Time) error {
+	beat := l.beat.Load()
+	if silent := now.Sub(time.Unix(0, beat)); beat != 0 && silent > tickTimeout+longestBackoff+2*l.syncInterval() {
+		return fmt.Errorf("issuer %q: its loop has not turned for %s", l.file.Name, silent.Round(time.Second))
+	}
+	return nil
+}
+
+func (l *loop) wakeUp() {
+	select {
+	case l.wake <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// run ticks until ctx ends: at the next deadline, at the sync interval,
+// whichever is first, so that a suspended machine or a stepped clock is noticed.
+func (l *loop) run(ctx context.Context) {
+	if s := l.mark.snapshot; s != nil {
+		// Known public facts first: consumers are served while the store is
+		// still being reached. The signer will not sign without its keys.
+		l.mu.Lock()
+		l.snapshot = s
+		l.mu.Unlock()
+		l.cfg.Accept(l.file.Name, s)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var cmd *command
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-l.commands:
+			cmd = &c
+		case <-l.wake:
+			if l.failures > 0 {
+				continue // the store is failing: its backoff decides
+			}
+		case <-timer.C:
+		}
+		timer.Reset(l.tick(ctx, cmd))
+	}
+}
+
+// tick is one reconcile and returns how long to sleep.
+func (l *loop) tick(ctx context.Context, cmd *command) time.Duration {
+	l.beat.Store(time.Now().UnixNano())
+	defer func() { l.beat.Store(time.Now().UnixNano()) }()
+	bounded, cancel := context.WithTimeout(ctx, tickTimeout)
+	defer cancel()
+	out, err := l.reconcile(bounded, cmd)
+	if ctx.Err() != nil {
+		cmd.reply(Rotation{}, keyring.ErrUnavailable)
+		return time.Hour // run ends
+	}
+	now := time.Now()
+	l.setAlarms(out.Alarms, err, now)
+	if err != nil {
+		cmd.reply(Rotation{}, err)
+		l.failures++
+		return l.backoff()
+	}
+	// Whatever has not answered a command yet: it ran out of passes.
+	cmd.reply(Rotation{}, fmt.Errorf("other replicas wrote first each time: %w", keyring.ErrUnavailable))
+	l.failures = 0
+	sleep := l.syncInterval()
+	if !out.Wake.IsZero() {
+		sleep = min(sleep, max(out.Wake.Sub(now), 5*time.Millisecond))
+	}
+	return sleep
+}
+
+func (l *loop) backoff() time.Duration {
+	wait := l.syncInterval() << min(l.failures-1, 10)
+	if wait > longestBackoff || wait <= 0 {
+		wait = longestBackoff
+	}
+	return wait*9/10 + rand.N(wait/5+1)
+}
+
+func (l *loop) syncInterval() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.snapshot != nil {
+		return time.Duration(l.snapshot.Config.SyncInterval)
+	}
+	return time.Duration(l.file.SyncInterval)
+}
+
+func (l *loop) hasRing(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	cfg := &l.file
+	if l.snapshot != nil {
+		cfg = &l.snapshot.Config
+	}
+	_, ok := cfg.Ring(name)
+	return ok
+}
+
+func (l *loop) status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Status{Snapshot: l.snapshot, ReadAt: l.readAt, Alarms: l.alarms}
+}
+
+// setAlarms replaces the alarms, keeps since when each has been true, and logs
+// what came and what went.
+func (l *loop) setAlarms(alarms []keyring.Alarm, err error, now time.Time) {
+	if err != nil {
+		alarms = append(alarms, l.errorAlarm(err, now))
+	}
+	l.mu.Lock()
+	before := l.alarms
+	for i := range alarms {
+		if old := findAlarm(before, alarms[i]); old != nil {
+			alarms[i].Since = old.Since
+		}
+	}
+	l.alarms = alarms
+	l.mu.Unlock()
+	for _, a := range alarms {
+		if findAlarm(before, a) == nil {
+			l.log.Warn("alarm raised", "code", a.Code, "ring", a.Ring, "kid", a.Kid, "reason", a.Message)
+		}
+	}
+	for _, a := range before {
+		if findAlarm(alarms, a) == nil {
+			l.log.Info("alarm cleared", "code", a.Code, "ring", a.Ring, "kid", a.Kid)
+		}
+	}
+}
+
+func findAlarm(list []keyring.Alarm, a keyring.Alarm) *keyring.Alarm {
+	for i := range list {
+		if list[i].Code == a.Code && list[i].Ring == a.Ring && list[i].Kid == a.Kid {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// errorAlarm says why the loop could not do its work.
+func (l *loop) errorAlarm(err error, now time.Time) keyring.Alarm {
+	a := keyring.Alarm{Code: "store_unavailable", Issuer: l.file.Name, Since: now, Message: err.Error()}
+	switch {
+	case errors.Is(err, errBehind):
+		a.Code = "manifest_behind"
+	case errors.Is(err, errLost):
+		a.Code = "manifest_missing"
+	case errors.Is(err, keyring.ErrCorrupt):
+		a.Code = "manifest_corrupt"
+	case errors.Is(err, keyring.ErrDenied):
+		a.Code = "store_denied"
+	}
+	return a
+}
+
+// command is a rotation that an operator asked for. A nil one is no command.
+type command struct {
+	ring   string
+	dryRun bool
+	answer chan<- answer
+}
+
+type answer struct {
+	rotation Rotation
+	err      error
+}
+
+func (c *command) reply(r Rotation, err error) {
+	if c != nil && c.answer != nil {
+		c.answer <- answer{r, err} // buffered: nobody waits here
+		c.answer = nil
+	}
+}
+
+// command runs a rotation on the loop's goroutine.
+func (l *loop) command(ctx context.Context, ring string, dryRun bool) (Rotation, error) {
+	reply := make(chan answer, 1)
+	select {
+	case l.commands <- command{ring, dryRun, reply}:
+	case <-ctx.Done():
+		return Rotation{}, keyring.ErrUnavailable
+	}
+	select {
+	case a := <-reply:
+		return a.rotation, a.err
+	case <-ctx.Done():
+		return Rotation{}, keyring.ErrUnavailable
+	}
+}
