@@ -1,0 +1,26 @@
+# keyturn: publisher. Generated; the roles need no more than this.
+
+# see that check-and-set is required
+path "keyturn/config" {
+  capabilities = ["read"]
+}
+
+# the manifest
+path "keyturn/data/issuers/+/manifest" {
+  capabilities = ["read"]
+}
+
+# how long the token lasts
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+
+# keep it alive
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+
+# end it at shutdown
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}
