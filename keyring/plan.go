@@ -213,7 +213,7 @@ func (p *planner) records() {
 	for _, kid := range p.in.Orphans {
 		named := p.next.Key(kid) != nil || slices.ContainsFunc(p.next.Orphans, func(o Orphan) bool { return o.Kid == kid })
 		fresh := slices.ContainsFunc(p.in.Fresh, func(f Fresh) bool { return f.JWK.Kid == kid })
-		if !named && !fresh {
+		if !named && !fresh && !slices.Contains(p.in.Gone, kid) {
 			p.next.Orphans = append(p.next.Orphans, Orphan{Kid: kid, Closed: p.in.Now})
 			p.event(OrphanClosed, "", kid, "")
 		}

@@ -110,7 +110,7 @@ func (p *Publisher) place(cfg *Config, is Issuer, t Target) (place, string, erro
 			return nil, "", err
 		}
 		p.route(is, t, e)
-		return e, e.url, nil
+		return e, publicURL(is.URL, t.path(is)), nil
 	default:
 		return newConfirm(cfg.Roots, t), t.ConfirmURL, nil
 	}

@@ -44,7 +44,7 @@ type daemon struct {
 	backs, middles []part
 }
 
-// build makes every part and starts none.
+// build makes every part and starts none. After an error nothing stays open.
 func build(o Options) (d *daemon, err error) {
 	d = &daemon{options: o, log: o.Logger}
 	defer func() {
@@ -56,7 +56,7 @@ func build(o Options) (d *daemon, err error) {
 		d.resolve, d.makeStateDir, d.openCustody, d.openAudit, d.makeSigner, d.makePublisher, d.makeRotator, d.makeAdmin,
 	} {
 		if err := step(); err != nil {
-			return nil, err
+			return d, err // what was opened until then is closed above
 		}
 	}
 	return d, nil

@@ -6,10 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/keyturn/keyturn/configs"
@@ -63,7 +66,12 @@ func (d *daemon) listen() (fronts []part, err error) {
 	return fronts, nil
 }
 
+// unix listens on a socket. The last directory of its path is made if it is
+// missing: open to all to pass, so that the socket's own mode decides.
 func (d *daemon) unix(path string, cfg unixsock.Config) (net.Listener, error) {
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("directory of the socket: %w", err)
+	}
 	cfg.Path, cfg.Logger = path, d.log
 	ln, err := unixsock.Listen(cfg)
 	if err != nil {
