@@ -1,6 +1,7 @@
 package unixsock
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -25,7 +26,9 @@ func TestMain(m *testing.M) {
 }
 
 func client(path string) int {
-	c := http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
 	resp, err := c.Get("http://daemon/")
 	if err != nil {
 		fmt.Println(err)
