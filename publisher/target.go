@@ -163,8 +163,8 @@ func (t *target) delay(r report, failures int) time.Duration {
 		d = d/2 + rand.N(d/2+1)
 	}
 	for _, at := range []time.Time{r.changes, r.serveUntil} {
-		if left := time.Until(at); left > 0 {
-			d = min(d, left+time.Millisecond)
+		if left := time.Until(at); left > 0 && left < d { // adding to the longest Duration would overflow
+			d = left + time.Millisecond
 		}
 	}
 	return d
