@@ -182,7 +182,11 @@ func (l *loop) setAlarms(alarms []keyring.Alarm, err error, now time.Time) {
 	l.mu.Unlock()
 	for _, a := range alarms {
 		if findAlarm(before, a) == nil {
-			l.log.Warn("alarm raised", "code", a.Code, "ring", a.Ring, "kid", a.Kid, "reason", a.Message)
+			level := slog.LevelWarn
+			if a.Code == "no_active_key" {
+				level = slog.LevelInfo // every ring begins like this
+			}
+			l.log.Log(context.Background(), level, "alarm raised", "code", a.Code, "ring", a.Ring, "kid", a.Kid, "reason", a.Message)
 		}
 	}
 	for _, a := range before {
