@@ -86,7 +86,15 @@ func TestReadiness(t *testing.T) {
 			public: answer{200, "ok", nil}, sign: answer{200, "ok", nil},
 		},
 		"set expired": {
-			snapshot: func(s *keyring.Snapshot) *keyring.Snapshot { s.Lease = time.Now().Add(-3670 * time.Second); return s },
+			snapshot: func(s *keyring.Snapshot) *keyring.Snapshot {
+				s.Lease = time.Now().Add(-3670 * time.Second)
+				for i := range s.Keys { // no key was retired with a longer one
+					if !s.Keys[i].Retired.IsZero() {
+						s.Keys[i].SignUntil = s.Lease
+					}
+				}
+				return s
+			},
 			public:   answer{503, "unavailable", []string{CodeSetExpired}}, sign: answer{200, "ok", nil},
 		},
 		"degraded": {

@@ -29,6 +29,8 @@ type Log struct {
 	turn chan struct{}
 
 	file *os.File // nil when closed
+	// side holds the lock, as long as the log is open.
+	side *os.File
 	// torn: the file ends in a line without its newline.
 	torn bool
 }
@@ -36,15 +38,28 @@ type Log struct {
 // Open opens the log for appending and creates it with mode 0600. The
 // directory must exist. A symbolic link, anything but a regular file, and a
 // file that others can write are refused with ErrUnsafe, one that another
-// process writes with ErrInUse.
+// process writes with ErrInUse. The lock is a side file, the path with ".lock"
+// behind it, which stays when the log is closed.
 func Open(path string) (*Log, error) {
 	l := &Log{path: path, turn: make(chan struct{}, 1)}
-	file, torn, err := openFile(path, nil)
-	if err != nil {
+	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("open audit log %q: %w", path, err)
 	}
-	l.file, l.torn = file, torn
 	return l, nil
+}
+
+func (l *Log) open() (err error) {
+	if l.file, err = openFile(l.path, nil); err != nil {
+		return err
+	}
+	if l.side, err = lockSide(l.path + ".lock"); err != nil {
+		return errors.Join(err, l.file.Close())
+	}
+	// Only now: until the lock was ours, another process may have written.
+	if l.torn, err = endsTorn(l.file); err != nil {
+		return errors.Join(err, l.file.Close(), l.side.Close())
+	}
+	return nil
 }
 
 // Append writes one record; when it returns nil the record is in the file. On
@@ -93,8 +108,8 @@ func (l *Log) write(line []byte) error {
 	return err
 }
 
-// undo cuts off the last n bytes. We hold the lock of the file, so they are
-// the ones that we wrote.
+// undo cuts off the last n bytes. We hold the lock, so they are the ones that
+// we wrote.
 func (l *Log) undo(n int64) error {
 	info, err := l.file.Stat()
 	if err != nil {
@@ -117,12 +132,18 @@ func (l *Log) Reopen() error {
 	if l.file == nil {
 		return ErrClosed
 	}
-	file, torn, err := openFile(l.path, l.file)
-	switch {
-	case err != nil:
-		return fmt.Errorf("reopen audit log %q: %w", l.path, err)
-	case file == nil: // it is the file that we have
+	file, err := openFile(l.path, l.file)
+	if errors.Is(err, errSame) {
 		return nil
+	}
+	var torn bool
+	if err == nil {
+		if torn, err = endsTorn(file); err != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("reopen audit log %q: %w", l.path, err)
 	}
 	old := l.file
 	l.file, l.torn = file, torn // a crash here leaves whole lines in both
@@ -141,8 +162,9 @@ func (l *Log) Close() error {
 	if l.file == nil {
 		return nil
 	}
-	err := errors.Join(l.file.Sync(), l.file.Close())
-	l.file = nil
+	// The lock goes last: whoever has it then reads a file that is written to its end.
+	err := errors.Join(l.file.Sync(), l.file.Close(), l.side.Close())
+	l.file, l.side = nil, nil
 	if err != nil {
 		return fmt.Errorf("close audit log: %w", err)
 	}
@@ -165,59 +187,78 @@ func (l *Log) lock(ctx context.Context) error {
 
 func (l *Log) unlock() { <-l.turn }
 
-// openFile opens a log, takes its lock and looks at its last byte. It returns
-// no file where the path still names current.
-func openFile(path string, current *os.File) (*os.File, bool, error) {
-	// Reading is for the last byte; O_NONBLOCK, so that a FIFO is refused and not waited for.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+// openFile opens a log. Where the path still names current the error is errSame.
+func openFile(path string, current *os.File) (*os.File, error) {
+	// Reading is for the last byte.
+	f, err := openOwn(path, os.O_APPEND)
 	switch {
-	case errors.Is(err, unix.ELOOP):
-		return nil, false, fmt.Errorf("%w: it is a symbolic link; name the file itself", ErrUnsafe)
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, false, fmt.Errorf("directory %q does not exist; create it with mode 0750, owned by uid %d (systemd: LogsDirectory=): %w", filepath.Dir(path), os.Geteuid(), err)
+		return nil, fmt.Errorf("directory %q does not exist; create it with mode 0750, owned by uid %d (systemd: LogsDirectory=): %w", filepath.Dir(path), os.Geteuid(), err)
 	case err != nil:
-		return nil, false, err
+		return nil, err
 	}
-	torn, err := prepare(f, current)
-	switch {
-	case errors.Is(err, errSame):
-		return nil, false, f.Close()
-	case err != nil:
-		return nil, false, errors.Join(err, f.Close())
+	if err := check(f, current, 0o022, "lets others rewrite it; chmod go-w"); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return f, torn, nil
+	return f, nil
+}
+
+// openOwn opens a file, or creates it with mode 0600. O_NONBLOCK, so that a
+// FIFO is refused and not waited for.
+func openOwn(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK|flag, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%w: it is a symbolic link; name the file itself", ErrUnsafe)
+	}
+	return f, err
 }
 
 var errSame = errors.New("the path names the file in use")
 
-func prepare(f, current *os.File) (torn bool, err error) {
+// check refuses what is no regular file, or has one of the forbidden mode bits.
+func check(f, current *os.File, forbidden fs.FileMode, why string) error {
 	info, err := f.Stat()
 	if err != nil {
-		return false, err
+		return err
 	}
 	if current != nil {
 		if have, err := current.Stat(); err == nil && os.SameFile(have, info) {
-			return false, errSame
+			return errSame
 		}
 	}
 	if !info.Mode().IsRegular() {
-		return false, fmt.Errorf("%w: it is not a regular file (%v)", ErrUnsafe, info.Mode().Type())
+		return fmt.Errorf("%w: it is not a regular file (%v)", ErrUnsafe, info.Mode().Type())
 	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return false, fmt.Errorf("%w: mode %#o lets others rewrite it; chmod go-w", ErrUnsafe, info.Mode().Perm())
+	if info.Mode().Perm()&forbidden != 0 {
+		return fmt.Errorf("%w: mode %#o %s", ErrUnsafe, info.Mode().Perm(), why)
+	}
+	return nil
+}
+
+// lockSide takes the lock of a log. It is not on the log itself: flock(2) asks
+// for no right to write, so whoever may read the log could keep us from
+// starting. The side file is never removed: a process that waits at the
+// removed one would hold a lock that nobody else sees.
+func lockSide(path string) (*os.File, error) {
+	f, err := openOwn(path, 0)
+	if err != nil {
+		return nil, fmt.Errorf("lock file %q: %w", path, err)
+	}
+	if err := check(f, nil, 0o077, "lets others hold the lock; chmod 600"); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock file %q: %w", path, err), f.Close())
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return false, fmt.Errorf("%w; give each daemon a file of its own", ErrInUse)
+		return nil, errors.Join(fmt.Errorf("%w; give each daemon a file of its own", ErrInUse), f.Close())
 	} else if err != nil {
-		return false, fmt.Errorf("lock: %w", err)
+		return nil, errors.Join(fmt.Errorf("lock %q: %w", path, err), f.Close())
 	}
-	return endsTorn(f)
+	return f, nil
 }
 
 // endsTorn reports whether the file ends in the middle of a line, as a crash or
 // a power failure leaves it. It is not cut off: it is evidence.
 func endsTorn(f *os.File) (bool, error) {
-	info, err := f.Stat() // again: until the lock was ours, another process may have written
+	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
 		return false, err
 	}

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // Event says what was asked for.
@@ -60,7 +63,8 @@ type Record struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// line is the record as it is written: one line, whatever its strings hold.
+// line is the record as it is written: one line of printing characters,
+// whatever its strings hold.
 func (r Record) line() ([]byte, error) {
 	if r.Time.IsZero() {
 		r.Time = time.Now()
@@ -75,5 +79,24 @@ func (r Record) line() ([]byte, error) {
 	if err := enc.Encode(r); err != nil {
 		return nil, fmt.Errorf("encode audit record: %w", err)
 	}
-	return buf.Bytes(), nil
+	return append(escape(bytes.TrimSuffix(buf.Bytes(), []byte("\n"))), '\n'), nil
+}
+
+// escape writes what does not print as \u escapes, which mean the same in JSON.
+// A caller chooses some of these strings, and whoever reads the log in a
+// terminal must not have it rewritten by controls (U+009B, DEL), ended early
+// by what counts as a line break (U+0085, U+2028) or turned around (U+202E).
+// Such characters stand in strings only: outside of them JSON has none.
+func escape(line []byte) []byte {
+	out := make([]byte, 0, len(line))
+	for _, r := range string(line) {
+		if unicode.IsPrint(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }

@@ -34,6 +34,19 @@ func fold(name string) string {
 	}, name)
 }
 
+// unprintable is the first character that is not a letter, mark, number,
+// punctuation, symbol or space, as far as there is one. What does not print is
+// not the same to all: libjson-c reads "exp\u0000" as exp, and terminals and
+// people turn around what follows U+202E.
+func unprintable(s string) (rune, bool) {
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return r, true
+		}
+	}
+	return 0, false
+}
+
 // isOurs reports whether a name is, or could be taken for, one that keyturn writes.
 func isOurs(name string) bool {
 	return slices.ContainsFunc(ours, func(o string) bool { return strings.EqualFold(o, name) })
@@ -57,11 +70,14 @@ func compileClaims(cfg Claims) (claimRules, []error) {
 	var errs []error
 	seen := map[string]string{}
 	check := func(list, name string) {
+		r, odd := unprintable(name)
 		before, twin := seen[fold(name)]
 		seen[fold(name)] = name
 		switch {
 		case name == "":
 			errs = append(errs, fmt.Errorf("%s: a claim needs a name", list))
+		case odd:
+			errs = append(errs, fmt.Errorf("%s: %q holds %U, which does not print; leave it out", list, name, r))
 		case isOurs(name):
 			errs = append(errs, fmt.Errorf("%s: %q is written by keyturn alone; leave it out", list, name))
 		case twin && before == name:
@@ -85,7 +101,10 @@ func compileClaims(cfg Claims) (claimRules, []error) {
 		}
 	}
 	for i, name := range cfg.Require {
+		r, odd := unprintable(name)
 		switch {
+		case odd:
+			errs = append(errs, fmt.Errorf("claims.require: %q holds %U, which does not print; leave it out", name, r))
 		case isOurs(name):
 			errs = append(errs, fmt.Errorf("claims.require: %q is written by keyturn alone; leave it out", name))
 		case name == "" || name == AnyName:
@@ -108,10 +127,13 @@ func (r *claimRules) judge(claims map[string]json.RawMessage) ([]Claim, *api.Pro
 	out := slices.Clone(r.add)
 	seen := make(map[string]string, len(claims))
 	for _, name := range slices.Sorted(maps.Keys(claims)) {
+		char, odd := unprintable(name)
 		folded := fold(name)
 		before, twin := seen[folded]
 		seen[folded] = name
 		switch {
+		case odd:
+			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("the claim %q holds %U, which does not print, and some readers take it for another claim; leave it out", clip(name), char))
 		case isOurs(name):
 			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("keyturn alone writes %s, and %q could be taken for one of them; leave it out of claims", strings.Join(ours, ", "), clip(name)))
 		case r.added[folded]:

@@ -79,6 +79,8 @@ type Signer struct {
 	state atomic.Pointer[state]
 	// auditBroken is since when no record could be written; nil while all is well.
 	auditBroken atomic.Pointer[time.Time]
+	// batches holds a token for each batch in memory.
+	batches chan struct{}
 	// wake tells Run that there may be keys to load.
 	wake chan struct{}
 
@@ -108,7 +110,7 @@ func New(cfg Config) (*Signer, error) {
 	s := &Signer{
 		keys: cfg.Keys, audit: cfg.Audit, auditOptional: cfg.AuditOptional,
 		rings: map[string]Ring{}, log: cfg.Logger, observe: cfg.Observe,
-		wake:    make(chan struct{}, 1),
+		batches: make(chan struct{}, maxBatches), wake: make(chan struct{}, 1),
 		issuers: map[string]*issuer{}, paused: map[string]time.Time{},
 	}
 	for _, r := range cfg.Rings {

@@ -8,8 +8,8 @@
 //
 // A request passes these steps, and the first that fails answers it:
 //
-//	strict JSON → caller and profile (forbidden, the same for both) → subject,
-//	audience, ttl, claims → key and lease → sign → lease again → audit →
+//	a caller whom some profile allows → body and strict JSON → profile (forbidden,
+//	the same as before the body) → subject, audience, ttl, claims → key and lease → sign → lease again → audit →
 //	lease again → release
 //
 // Keys: the halves of the active key and of standbys are loaded ahead of their

@@ -58,12 +58,16 @@ func (h *handler) caller(r *http.Request) caller {
 }
 
 func (h *handler) sign(w http.ResponseWriter, r *http.Request) {
+	c, ok := h.admit(w, r)
+	if !ok {
+		return
+	}
 	body, prob := read(w, r, api.MaxSignBytes)
 	if prob != nil {
 		prob.WriteTo(w)
 		return
 	}
-	resp, prob := h.signer.answer(r.Context(), h.caller(r), body)
+	resp, prob := h.signer.answer(r.Context(), c, body)
 	if prob != nil {
 		prob.WriteTo(w)
 		return
@@ -74,29 +78,26 @@ func (h *handler) sign(w http.ResponseWriter, r *http.Request) {
 // batch judges each entry alone: one that is refused refuses nothing else. A
 // document that is not strict JSON as a whole is refused as a whole.
 func (h *handler) batch(w http.ResponseWriter, r *http.Request) {
-	body, prob := read(w, r, api.MaxBatchBytes)
+	c, ok := h.admit(w, r)
+	if !ok {
+		return
+	}
+	if prob := h.signer.turn(r.Context()); prob != nil {
+		prob.WriteTo(w)
+		return
+	}
+	defer h.signer.leave()
+	// The time that it waited is not the caller's.
+	deadlines := http.NewResponseController(w)
+	_ = deadlines.SetReadDeadline(time.Now().Add(readTime)) // a server that cannot has set none
+	_ = deadlines.SetWriteDeadline(time.Now().Add(writeTime))
+	list, prob := readBatch(w, r)
 	if prob != nil {
 		prob.WriteTo(w)
 		return
 	}
-	var req struct {
-		Requests *[]json.RawMessage `json:"requests"`
-	}
-	if err := strictjson.Unmarshal(body, &req); err != nil {
-		invalid("%s", clipDetail(err)).WriteTo(w)
-		return
-	}
-	switch {
-	case req.Requests == nil:
-		invalid("requests is missing: an array of what POST /v1/sign takes").WriteTo(w)
-		return
-	case len(*req.Requests) > api.MaxBatch:
-		api.NewProblem(api.TooLarge, fmt.Sprintf("%d requests in one batch: at most %d", len(*req.Requests), api.MaxBatch)).WriteTo(w)
-		return
-	}
-	c := h.caller(r)
-	out := api.BatchResponse{Results: make([]api.BatchResult, 0, len(*req.Requests))}
-	for _, one := range *req.Requests {
+	out := api.BatchResponse{Results: make([]api.BatchResult, 0, len(list))}
+	for _, one := range list {
 		var res api.BatchResult
 		switch {
 		case r.Context().Err() != nil: // the caller has gone, or the daemon is about to
@@ -109,6 +110,26 @@ func (h *handler) batch(w http.ResponseWriter, r *http.Request) {
 		out.Results = append(out.Results, res)
 	}
 	writeJSON(w, out)
+}
+
+func readBatch(w http.ResponseWriter, r *http.Request) ([]json.RawMessage, *api.Problem) {
+	body, prob := read(w, r, api.MaxBatchBytes)
+	if prob != nil {
+		return nil, prob
+	}
+	var req struct {
+		Requests *[]json.RawMessage `json:"requests"`
+	}
+	if err := strictjson.Unmarshal(body, &req); err != nil {
+		return nil, invalid("%s", clipDetail(err))
+	}
+	switch {
+	case req.Requests == nil:
+		return nil, invalid("requests is missing: an array of what POST /v1/sign takes")
+	case len(*req.Requests) > api.MaxBatch:
+		return nil, api.NewProblem(api.TooLarge, fmt.Sprintf("%d requests in one batch: at most %d", len(*req.Requests), api.MaxBatch))
+	}
+	return *req.Requests, nil
 }
 
 // read takes the body as it is: no Content-Type is demanded, so that curl -d works.

@@ -72,6 +72,9 @@ func (p *profile) judgeSubject(asked string, peer unixsock.Peer) (string, *api.P
 	if asked != "" && asked != subject {
 		return "", invalid("subject is set by the profile; leave it out")
 	}
+	if r, odd := unprintable(subject); odd {
+		return "", invalid("subject holds %U, which does not print; leave it out", r)
+	}
 	return subject, nil
 }
 
@@ -87,11 +90,14 @@ func (p *profile) judgeAudience(asked []string) ([]string, *api.Problem) {
 		return nil, invalid("audience is missing: choose from %q", p.Audiences)
 	}
 	for i, a := range asked {
+		r, odd := unprintable(a)
 		switch {
 		case a == "":
 			return nil, invalid("audience is empty: name who the token is for")
 		case len(a) > maxText:
 			return nil, invalid("audience has an entry of %d bytes: at most %d", len(a), maxText)
+		case odd:
+			return nil, invalid("audience %q holds %U, which does not print; leave it out", clip(a), r)
 		case slices.Contains(asked[:i], a):
 			return nil, invalid("audience names %q twice", clip(a))
 		case a == AnyName, !p.anyAudience && !slices.Contains(p.Audiences, a):

@@ -124,6 +124,9 @@ func compile(cfg Profile, rings map[string]Ring) (*profile, error) {
 	if cfg.Name == "" || len(cfg.Name) > maxName {
 		fault("name: it needs 1 to %d bytes", maxName)
 	}
+	if r, odd := unprintable(cfg.Name); odd {
+		fault("name: it holds %U, which does not print; leave it out", r)
+	}
 	ring, ok := rings[cfg.Ring]
 	if !ok {
 		fault("ring: there is no ring %q; the rings are %q", cfg.Ring, slices.Sorted(maps.Keys(rings)))
@@ -202,6 +205,9 @@ func (p *profile) compileSubject() []error {
 		return []error{errors.New("subject: set exactly one of fixed, from_peer and pattern")}
 	}
 	var errs []error
+	if r, odd := unprintable(s.Fixed + s.FromPeer); odd {
+		errs = append(errs, fmt.Errorf("subject: it holds %U, which does not print; leave it out", r))
+	}
 	if s.FromPeer != "" {
 		found := placeholder.FindAllString(s.FromPeer, -1)
 		for _, name := range found {
@@ -233,9 +239,12 @@ func (p *profile) compileAudiences() []error {
 	var errs []error
 	var named []string
 	for _, a := range p.Audiences {
+		r, odd := unprintable(a)
 		switch {
 		case a == "":
 			errs = append(errs, errors.New("audiences: one is empty"))
+		case odd:
+			errs = append(errs, fmt.Errorf("audiences: %q holds %U, which does not print; leave it out", a, r))
 		case a != AnyName && slices.Contains(named, a):
 			errs = append(errs, fmt.Errorf("audiences: %q appears twice", a))
 		case a != AnyName:

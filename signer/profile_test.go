@@ -20,6 +20,13 @@ func TestCompileRefuses(t *testing.T) {
 	}{
 		"no name":               {func(p *Profile) { p.Name = "" }, "name: it needs"},
 		"long name":             {func(p *Profile) { p.Name = strings.Repeat("x", 200) }, "name: it needs"},
+		"name with a control":   {func(p *Profile) { p.Name = "a\x1b" }, "name: it holds U+001B"},
+		"subject with NUL":      {func(p *Profile) { p.Subject = Subject{Fixed: "root\x00"} }, "subject: it holds U+0000"},
+		"template with bidi":    {func(p *Profile) { p.Subject = Subject{FromPeer: "{uid}\u202e"} }, "subject: it holds U+202E"},
+		"audience with C1":      {func(p *Profile) { p.Audiences = []string{"a\u0085"} }, `audiences: "a\u0085" holds U+0085`},
+		"allowed with NUL":      {func(p *Profile) { p.Claims.Allow = []string{"exp\x00"} }, `claims.allow: "exp\x00" holds U+0000`},
+		"added with a line":     {func(p *Profile) { p.Claims.Add = []Claim{{"exp\u2028", raw("1")}} }, "claims.add: \"exp\\u2028\" holds U+2028"},
+		"required with DEL":     {func(p *Profile) { p.Claims = Claims{Allow: []string{"*"}, Require: []string{"a\x7f"}} }, "claims.require: \"a\\x7f\" holds U+007F"},
 		"no ring":               {func(p *Profile) { p.Ring = "" }, `the rings are ["web"]`},
 		"unknown ring":          {func(p *Profile) { p.Ring = "wep" }, `no ring "wep"`},
 		"nobody":                {func(p *Profile) { p.Allow = nil }, "nobody could use"},

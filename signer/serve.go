@@ -24,6 +24,9 @@ const (
 	// batchTime is how long a batch may go on signing; the rest of its entries
 	// are answered with unavailable, so that the answer is out before drainTime.
 	batchTime = 3 * time.Second
+	// readTime bounds a request from its first byte to its last, writeTime all
+	// from there to the end of the answer: a batch of 1,000 RSA-4096 signatures fits.
+	readTime, writeTime = 10 * time.Second, 30 * time.Second
 )
 
 // NewServer is an http.Server with the limits of a sign socket: nobody holds a
@@ -36,8 +39,8 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		Handler:           h,
 		ConnContext:       unixsock.ConnContext,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second, // a batch of 1,000 RSA-4096 signatures fits
+		ReadTimeout:       readTime,
+		WriteTimeout:      writeTime,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),

@@ -49,22 +49,14 @@ func clip(s string) string {
 // Every decision is in the audit log before anybody hears of it.
 func (s *Signer) answer(ctx context.Context, c caller, body []byte) (*api.SignResponse, *api.Problem) {
 	began := time.Now()
-	rec := audit.Record{Event: audit.EventSign, Socket: c.socket, UID: c.peer.UID, GID: c.peer.GID, PID: c.peer.PID}
-	out := Outcome{}
+	rec, out := c.record(), Outcome{}
 	resp, prob := s.issue(ctx, c, body, &rec, &out)
 	if prob != nil {
-		rec.Time, rec.Decision, rec.Code = time.Now(), audit.Deny, string(prob.Code)
-		if rec.Reason == "" {
-			rec.Reason = prob.Detail
-		}
-		if broken := s.record(ctx, rec); broken != nil {
-			prob = broken
-		}
-		out.Code = prob.Code
+		return nil, s.deny(ctx, rec, out, prob, began)
 	}
 	out.Took = time.Since(began)
 	s.observe(out)
-	return resp, prob
+	return resp, nil
 }
 
 // issue fills the record as far as it gets.
@@ -211,12 +203,19 @@ func (v *view) lapsed(until, now time.Time) *api.Problem {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
+// auditTime bounds the wait for a log that hangs.
+const auditTime = 5 * time.Second
+
 // record keeps a decision. The problem that it returns is what the caller
-// gets instead of the decision: without a record nothing is released.
+// gets instead of the decision: without a record nothing is released. The
+// decision stands whether or not the caller is still there: one that hangs up
+// must not keep it out of the log, nor make the log look broken.
 func (s *Signer) record(ctx context.Context, rec audit.Record) *api.Problem {
 	if s.audit == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTime)
+	defer cancel()
 	err := s.audit.Append(ctx, rec)
 	if err == nil {
 		if s.auditBroken.Load() != nil && s.auditBroken.Swap(nil) != nil {

@@ -105,7 +105,8 @@ func TestSubjectsAndAudiences(t *testing.T) {
 	w := refusingWorld(t).start().ready()
 	for body, want := range map[string][2]string{
 		`{"profile":"fixed"}`: {"service", "api://orders"},
-		`{"profile":"fixed","subject":"service","audience":["x","y"]}`: {"service", "x y"},
+		`{"profile":"any","subject":"Zoë van 東京","audience":"the b","claims":{"given name é":1}}`: {"Zoë van 東京", "the b"},
+		`{"profile":"fixed","subject":"service","audience":["x","y"]}`:                            {"service", "x y"},
 		`{"profile":"peer"}`: {"uid:1000", "api://orders"},
 		`{"profile":"orders","subject":"user-7","claims":{"tenant":"a"}}`:                                             {"user-7", "api://orders"},
 		`{"profile":"two","subject":"u","audience":"b"}`:                                                              {"u", "b"},

@@ -100,12 +100,8 @@ func parseHeader(doc []byte) (Header, error) {
 	if _, ok := members["crit"]; ok {
 		return h, fmt.Errorf("%w: header names critical extensions (crit); none is understood here (RFC 7515 §4.1.11)", ErrMalformed)
 	}
-	for name := range members {
-		for _, known := range []string{"alg", "kid", "typ", "crit"} {
-			if name != known && strings.EqualFold(name, known) {
-				return h, fmt.Errorf("%w: header member %q could be taken for %q", ErrMalformed, name, known)
-			}
-		}
+	if err := noTwins(members, "alg", "kid", "typ", "crit"); err != nil {
+		return h, fmt.Errorf("%w: header: %w", ErrMalformed, err)
 	}
 	if err := errors.Join(
 		stringMember(members, "alg", &h.Alg),
@@ -128,6 +124,9 @@ func parseClaims(doc []byte) (Claims, error) {
 	if err := strictjson.UnmarshalOpen(doc, &c.All); err != nil || c.All == nil {
 		return c, fmt.Errorf("claims: %w", orNull(err))
 	}
+	if err := noTwins(c.All, "iss", "sub", "aud", "exp", "nbf", "iat", "jti"); err != nil {
+		return c, fmt.Errorf("claims: %w", err)
+	}
 	err := errors.Join(
 		stringMember(c.All, "iss", &c.Issuer),
 		stringMember(c.All, "sub", &c.Subject),
@@ -138,6 +137,19 @@ func parseClaims(doc []byte) (Claims, error) {
 		dateMember(c.All, "iat", &c.IssuedAt),
 	)
 	return c, err
+}
+
+// noTwins refuses names that differ from a known one in case only: some
+// readers, Go's encoding/json among them, take one for the other.
+func noTwins(members map[string]json.RawMessage, known ...string) error {
+	for name := range members {
+		for _, k := range known {
+			if name != k && strings.EqualFold(name, k) {
+				return fmt.Errorf("member %q could be taken for %q", name, k)
+			}
+		}
+	}
+	return nil
 }
 
 // audienceMember reads aud: a string or an array of strings (RFC 7519 §4.1.3).

@@ -22,8 +22,8 @@ const MaxSetBytes = 4 << 20
 // with an algorithm of this package (another kty, crv, use or alg) are left
 // out, as §5 asks. Everything else that breaks RFC 7517 or 7518 refuses the whole set,
 // since it says that the publisher is broken: private members, kids that
-// appear twice, members of a wrong width, points off their curve, an RSA key
-// below 2048 bits or without alg. All faults are joined; each wraps ErrSet.
+// appear twice, members of a wrong width, points off their curve, Ed25519
+// points that no private key has, an RSA key below 2048 bits or without alg. All faults are joined; each wraps ErrSet.
 func ParseSet(doc []byte) ([]VerificationKey, error) {
 	if len(doc) > MaxSetBytes {
 		return nil, fmt.Errorf("%w: %d bytes; at most %d are read", ErrSet, len(doc), MaxSetBytes)
@@ -157,7 +157,7 @@ func publicKey(kty, crv string, members map[string]json.RawMessage) (crypto.Publ
 	if err != nil {
 		return nil, err
 	}
-	return ed25519.PublicKey(x), nil
+	return ed25519.PublicKey(x), soundPoint(x)
 }
 
 func rsaKey(members map[string]json.RawMessage) (*rsa.PublicKey, error) {

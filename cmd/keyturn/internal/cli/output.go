@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -44,7 +47,7 @@ func (f *format) print(w io.Writer, v any, table func(io.Writer) error) error {
 		if err != nil {
 			return fmt.Errorf("encode: %w", err)
 		}
-		_, err = fmt.Fprintf(w, "%s\n", doc)
+		_, err = fmt.Fprintf(w, "%s\n", printing(string(doc)))
 		return err
 	case formatYAML:
 		return printYAML(w, v)
@@ -97,14 +100,40 @@ func table(w io.Writer, header []string, rows [][]string) error {
 	return tw.Flush()
 }
 
-// plainText keeps what came from elsewhere from moving the cursor.
+// plainText keeps what came from elsewhere from moving the cursor (C0, C1, DEL)
+// and from turning the text around it (U+202E and its kin).
 func plainText(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, s)
+}
+
+// oneWord quotes what is not a plain word, so that nobody takes a part of it
+// for ours.
+func oneWord(s string) string {
+	if quoted := strconv.Quote(s); strings.Contains(s, " ") || quoted != `"`+s+`"` {
+		return quoted
+	}
+	return s
+}
+
+// printing is plainText for JSON that has to stay the same: what does not print
+// stands in its strings only, but for line breaks, and becomes an escape there.
+func printing(doc string) string {
+	var out strings.Builder
+	for _, r := range doc {
+		if r == '\n' || unicode.IsPrint(r) {
+			out.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&out, `\u%04x`, unit)
+		}
+	}
+	return out.String()
 }
 
 // stamp writes a time as people and programs read it, in UTC.

@@ -59,12 +59,12 @@ named. The claims go to standard output.`,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "valid: signed with %s (%s), expires in %s\n", v.Header.Kid, v.Header.Alg, rough(v.Claims.ExpiresAt.Sub(o.Now)))
+		fmt.Fprintf(cmd.ErrOrStderr(), "valid: signed with %s (%s), expires in %s\n", oneWord(v.Header.Kid), v.Header.Alg, rough(v.Claims.ExpiresAt.Sub(o.Now)))
 		var out bytes.Buffer
 		if err := json.Indent(&out, v.Claims.Raw, "", "  "); err != nil {
 			return fmt.Errorf("claims: %w", err)
 		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), out.String())
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), printing(out.String()))
 		return err
 	}
 	return cmd
@@ -107,9 +107,9 @@ func readSet(ctx context.Context, where string) ([]byte, error) {
 	defer resp.Body.Close()
 	switch {
 	case resp.StatusCode >= 500, resp.StatusCode == http.StatusTooManyRequests:
-		return nil, unreachablef("%s answered %s: retry", where, resp.Status)
+		return nil, unreachablef("%s answered %s: retry", where, plainText(resp.Status))
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s answered %s: a key set is 200, without redirects", where, resp.Status)
+		return nil, fmt.Errorf("%s answered %s: a key set is 200, without redirects", where, plainText(resp.Status))
 	}
 	return bounded(resp.Body, where)
 }

@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/keyturn/keyturn/token"
+)
+
+// nasty moves the cursor, clears the screen and turns text around: C0, DEL,
+// C1, line breaks of Unicode, bidi controls.
+const nasty = "a\x1b[2J\x7f\u0085\u009b2J\u2028\u202e\u2066\U000e0041b"
+
+func raw(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) })
+}
+
+func TestPlainText(t *testing.T) {
+	got := plainText(nasty + " é東\n")
+	if raw(got) || strings.Contains(got, "\n") || !strings.HasPrefix(got, "a [2J") || !strings.HasSuffix(got, "b é東 ") {
+		t.Errorf("plainText = %q", got)
+	}
+}
+
+func TestOneWord(t *testing.T) {
+	for in, want := range map[string]string{
+		"k-1_é": "k-1_é", "a b": `"a b"`, `a"b`: `"a\"b"`, "\u202ea": `"\u202ea"`, "\u009b": `"\u009b"`,
+	} {
+		if got := oneWord(in); got != want {
+			t.Errorf("oneWord(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestPrintJSON(t *testing.T) {
+	var out bytes.Buffer
+	f := formatJSON
+	if err := f.print(&out, map[string]string{"x": nasty + "é"}, func(io.Writer) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var back map[string]string
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["x"] != nasty+"é" || raw(out.String()) {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+func TestVerifyPrintsNothingRaw(t *testing.T) {
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := token.NewSigner("EdDSA", nasty, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := s.Sign("JWT", fmt.Appendf(nil, "{\"exp\":%d,\"x\":\"\u009b\u202e\x7f\"}", time.Now().Unix()+60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := json.Marshal(map[string]any{"keys": []any{map[string]string{"kty": "OKP", "crv": "Ed25519", "kid": nasty, "x": base64.RawURLEncoding.EncodeToString(pub)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "jwks.json")
+	if err := os.WriteFile(file, set, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := run("", "verify", "--jwks", file, tok)
+	if code != 0 || raw(stdout) || raw(stderr) || !strings.Contains(stderr, `signed with "a\x1b[2J`) || !strings.Contains(stdout, `"\u009b\u202e\u007f"`) {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+}
