@@ -3,7 +3,13 @@
 #
 #   docker build --build-arg VERSION=$(git describe --tags --always) -t keyturn .
 
-FROM golang:1.26-bookworm AS build
+# A tag can be moved to other bytes. Whoever must build the same image again, or
+# trusts no registry, pins the digest beside it, and so every update is a commit:
+#
+#   docker buildx imagetools inspect golang:1.26.8-bookworm --format '{{.Manifest.Digest}}'
+#   FROM golang:1.26.8-bookworm@sha256:… AS build
+
+FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download

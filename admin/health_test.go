@@ -95,7 +95,7 @@ func TestReadiness(t *testing.T) {
 				}
 				return s
 			},
-			public:   answer{503, "unavailable", []string{CodeSetExpired}}, sign: answer{200, "ok", nil},
+			public: answer{503, "unavailable", []string{CodeSetExpired}}, sign: answer{200, "ok", nil},
 		},
 		"degraded": {
 			snapshot: none, alarms: []keyring.Alarm{warn("store_unavailable"), warn("confirm_behind")},

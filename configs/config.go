@@ -100,8 +100,8 @@ type Auth struct {
 	Method string `yaml:"method"`
 	// Mount of the auth method. [approle]
 	Mount string `yaml:"mount,omitempty"`
-	// RoleIDFile and SecretIDFile belong to approle. Required there. The secret
-	// id may be a wrapping token.
+	// RoleIDFile and SecretIDFile belong to approle. Required there. What the
+	// files hold is sent as it is: a wrapping token must be unwrapped before.
 	RoleIDFile   string `yaml:"role_id_file,omitempty"`
 	SecretIDFile string `yaml:"secret_id_file,omitempty"`
 	// TokenFile belongs to token_file. Required there.

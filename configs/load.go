@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/keyturn/keyturn/internal/atomicfile"
 )
 
 // DefaultFile is read where neither --config nor KEYTURN_CONFIG names one.
@@ -43,7 +45,7 @@ func Load(o Options) (*Config, []Warning, error) {
 	return parse(doc, file, over, o)
 }
 
-// readFile reads a configuration, unless anybody could have written it.
+// readFile reads a configuration, unless somebody else could have written it.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -61,6 +63,10 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is a folder: name the file in it", path)
 	case info.Mode().IsRegular() && info.Mode().Perm()&0o002 != 0:
 		return nil, fmt.Errorf("%s can be written by everybody, and it says who may sign: chmod o-w %s", path, path)
+	case info.Mode().IsRegular(): // not the pipe of a shell's <(…)
+		if err := atomicfile.CheckWriters(info); err != nil {
+			return nil, fmt.Errorf("%s says who may sign: %w", path, err)
+		}
 	}
 	doc, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	switch {

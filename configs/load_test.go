@@ -154,6 +154,7 @@ func TestFileItself(t *testing.T) {
 		"empty":    {write("empty", "", 0o600), "is empty"},
 		"comments": {write("comments", "# nothing\n", 0o600), "is empty"},
 		"writable": {write("writable", minimal, 0o666), "chmod o-w"},
+		"group":    {given(t, write("group", minimal, 0o660), -1, 1234), "chmod g-w"},
 		"large":    {write("large", "#"+strings.Repeat("x", maxFile), 0o600), "is larger than"},
 		"list":     {write("list", "- a\n", 0o600), "is a list"},
 		"null":     {write("null", "null\n", 0o600), "is empty"},
@@ -164,6 +165,45 @@ func TestFileItself(t *testing.T) {
 				t.Errorf("Load = %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// given gives a file to a user and a group, which only root can.
+func given(t *testing.T, path string, uid, gid int) string {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		if err := os.Chown(path, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+// Who owns a file can write it, whatever its mode.
+func TestFileOfOthers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		uid, gid int
+		mode     os.FileMode
+		want     string // "" is fine; for root, who can make the case
+	}{
+		"ours, to read for a group": {0, 1234, 0o640, ""},
+		"root's group writes":       {0, 0, 0o660, ""},
+		"another user's":            {1234, 0, 0o600, "belongs to uid 1234"},
+	} {
+		file := filepath.Join(t.TempDir(), "keyturn.yaml")
+		if err := os.WriteFile(file, []byte(minimal), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if os.Geteuid() != 0 {
+			tc.mode, tc.want = 0o600, ""
+		}
+		if err := os.Chmod(given(t, file, tc.uid, tc.gid), tc.mode); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := Load(Options{Environ: []string{"KEYTURN_CONFIG=" + file}})
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: Load = %v, want %q", name, err, tc.want)
+		}
 	}
 }
 

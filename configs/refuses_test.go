@@ -82,6 +82,8 @@ func TestRefuses(t *testing.T) {
 		"socket twice":           {"store: local", "store: local\nlisten: {admin: {path: /run/keyturn/sign.sock}}", "is the path of listen.sign[0] as well"},
 		"mode not quoted":        {"store: local", "store: local\nlisten: {admin: {mode: 0660}}", `write it in quotes, "0660"`},
 		"mode":                   {"store: local", "store: local\nlisten: {admin: {mode: \"u+rw\"}}", "is no mode"},
+		"mode with x":            {"store: local", "store: local\nlisten: {admin: {mode: \"0770\"}}", "\"0770\": a socket has read and write bits only; 0660 lets its group connect"},
+		"mode for everybody":     {"store: local", "store: local\nlisten: {sign: [{name: a, path: /run/a, mode: \"0777\"}]}", "a socket has read and write bits only"},
 		"mode without owner":     {"store: local", "store: local\nlisten: {admin: {mode: \"0060\"}}", "keeps the daemon's own user out"},
 		"no sockets":             {"store: local", "store: local\nlisten: {sign: []}", "listen.sign: is empty"},
 		"admin allows everybody": {"store: local", "store: local\nlisten: {admin: {allow: [{}]}}", "would match everybody"},
@@ -131,6 +133,9 @@ func TestRefusesVault(t *testing.T) {
 			"state_dir:", "roles: [rotator]\nstate_dir:", "issuers[0].confirm: is missing: this daemon rotates and does not publish"},
 		"confirm http":     {"publish: [", `confirm: ["http://t.example/jwks.json"], publish: [`, "plain http is for localhost only"},
 		"confirm fragment": {"publish: [", `confirm: ["https://t.example/jwks.json#x"], publish: [`, "take the fragment"},
+		"confirm query":    {"publish: [", `confirm: ["https://t.example/x?token=hunter2"], publish: [`, `"https://t.example/x?…": take the query (?…) out of it`},
+		"confirm ?":        {"publish: [", `confirm: ["https://t.example/x?"], publish: [`, "take the query"},
+		"confirm userinfo": {"publish: [", `confirm: ["https://me:hunter2@t.example/x"], publish: [`, `"…@t.example/x": take the user and password out of it`},
 		"confirm twice":    {"publish: [", `confirm: ["https://t.example/x", "https://t.example/x"], publish: [`, "appears twice"},
 	} {
 		t.Run(name, func(t *testing.T) {

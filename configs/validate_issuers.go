@@ -74,8 +74,12 @@ func (v *validator) httpPath(where, p string) {
 func (v *validator) confirm(is *Issuer, where string) {
 	for j, raw := range is.Confirm {
 		p := at(where+".confirm", j)
-		if _, err := webURL(raw); err != nil {
-			v.fault(p, "%q: %v", raw, err)
+		// The URL is the target's name, a metric's label and a line of the log.
+		switch u, err := webURL(raw); {
+		case err != nil:
+			v.fault(p, "%q: %v", shownURL(raw), err)
+		case u.RawQuery != "" || u.ForceQuery:
+			v.fault(p, "%q: take the query (?…) out of it: metrics and logs show the URL", shownURL(raw))
 		}
 		if slices.Index(is.Confirm, raw) < j {
 			v.fault(p, "%q appears twice", raw)

@@ -55,6 +55,8 @@ func (v *validator) socket(path, file, mode, group string, taken map[string]stri
 	switch {
 	case !modeSyntax.MatchString(mode):
 		v.fault(path+".mode", `%q is no mode: write three octal digits in quotes, such as "0660"`, mode)
+	case fileMode(mode)&^0o666 != 0:
+		v.fault(path+".mode", "%q: a socket has read and write bits only; 0660 lets its group connect", mode)
 	case fileMode(mode)&0o600 != 0o600:
 		v.fault(path+".mode", `%q keeps the daemon's own user out: begin with 06`, mode)
 	}

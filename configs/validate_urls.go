@@ -46,6 +46,17 @@ func webURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
+// shownURL leaves out of a URL what may be a secret: user and password, query.
+func shownURL(raw string) string {
+	if before, _, ok := strings.Cut(raw, "?"); ok {
+		raw = before + "?…"
+	}
+	if at := strings.LastIndex(raw, "@"); at >= 0 {
+		raw = "…" + raw[at:]
+	}
+	return raw
+}
+
 // issuerURL checks an issuer's URL. It becomes `iss` byte for byte, and
 // consumers compare bytes, so it has one spelling only (OIDC Discovery §3: no
 // query, no fragment).

@@ -15,19 +15,33 @@ const redacted = "[redacted]"
 
 // Secret is a value that shows itself to nobody who prints, logs or encodes
 // it. Reveal is the only way to it.
-type Secret struct{ value string }
+type Secret struct {
+	// A pointer: of an unexported field that holds a Secret, fmt calls no
+	// method, and prints an address.
+	value *string
+}
 
 // NewSecret wraps a value; "" is none.
-func NewSecret(value string) Secret { return Secret{value} }
+func NewSecret(value string) Secret {
+	if value == "" {
+		return Secret{}
+	}
+	return Secret{&value}
+}
 
 // Reveal is the value.
-func (s Secret) Reveal() string { return s.value }
+func (s Secret) Reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
 
 // IsZero reports that there is none.
-func (s Secret) IsZero() bool { return s.value == "" }
+func (s Secret) IsZero() bool { return s.value == nil }
 
 // Equal reports whether two are the same.
-func (s Secret) Equal(other Secret) bool { return s.value == other.value }
+func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
 
 func (s Secret) String() string {
 	if s.IsZero() {

@@ -74,6 +74,12 @@ func TestSecretsAreRedacted(t *testing.T) {
 		slog.New(slog.NewJSONHandler(&out, nil)).Info("configuration", "value", v)
 		slog.New(slog.NewTextHandler(&out, nil)).Info("configuration", "value", v)
 	}
+	// fmt calls no method of an unexported field.
+	hidden := struct {
+		auth  Auth
+		token Secret
+	}{cfg.Vault.Auth, cfg.Vault.Auth.Token}
+	fmt.Fprintf(&out, "%v %+v %#v", hidden, hidden, hidden)
 	for _, form := range []string{canary, fmt.Sprintf("%x", canary)} {
 		if strings.Contains(strings.ToLower(out.String()), strings.ToLower(form)) {
 			t.Errorf("the token is shown as %s", form)

@@ -34,6 +34,11 @@ type Config struct {
 	// Roots are the certificate authorities that confirm URLs are checked
 	// against. [those of the system]
 	Roots *x509.CertPool
+	// Read tells the newest snapshot that the store was seen to hold, and when
+	// the store was last read. It is what tells a file that another replica
+	// wrote from one that was forged to look newer than all. It must not block.
+	// [nothing, and what is ahead stays as it is]
+	Read func(issuer string) (*keyring.Snapshot, time.Time)
 	// Wake is called when a target was read back with other keys than before.
 	// It must not block. [nothing]
 	Wake func()

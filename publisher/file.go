@@ -21,6 +21,7 @@ type file struct {
 	// last is the side file as this process last wrote it, or found it and knew
 	// it for its own: for the day on which somebody spoils it.
 	last  *side
+	ahead ahead
 	swept bool
 }
 

@@ -161,7 +161,7 @@ func TestCrashBetweenTheTwoWrites(t *testing.T) {
 					t.Errorf("generation %d, want %d", st.Generation, gen)
 				}
 				if withNew {
-					h.wantCodes(t, "target_ahead")
+					h.wantCodes(t, "target_ahead!")
 					wantSet(t, path, a, b)
 				} else {
 					h.wantCodes(t)
@@ -243,7 +243,7 @@ func TestGenerationNeverFalls(t *testing.T) {
 	eventually(t, "the slower ones saw that they are behind", func() bool {
 		behind := 0
 		for _, h := range fleet {
-			if slices.Contains(h.codes(), "target_ahead") {
+			if slices.Contains(h.codes(), "target_ahead!") {
 				behind++
 			}
 		}

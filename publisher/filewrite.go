@@ -23,8 +23,7 @@ func (v *visit) publish() {
 		return
 	}
 	v.last = h.side
-	if h.generation() > s.Generation {
-		v.fail(CodeTargetAhead, false, fmt.Errorf("%s holds generation %d and this replica has seen %d: another replica writes it, or the manifest was set back", v.path, h.generation(), s.Generation))
+	if v.isAhead() {
 		return
 	}
 	if !s.Servable() || !v.now.Before(s.ServeUntil()) {

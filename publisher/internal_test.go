@@ -113,7 +113,7 @@ func TestConfirmThatStaysBehind(t *testing.T) {
 		place := &told{}
 		is := &issuer{}
 		tg := &target{
-			cfg:        &Config{Interval: 10 * time.Second, Wake: func() {}, Observe: func(string, string, bool) {}, Drifted: func(string, string) {}},
+			cfg:        &Config{Interval: 10 * time.Second, Wake: func() {}, Observe: func(string, string, bool) {}, Drifted: func(string, string) {}, Read: func(string) (*keyring.Snapshot, time.Time) { return nil, time.Time{} }},
 			issuerName: "main", issuer: is, conf: Target{Name: "cdn", Kind: keyring.TargetConfirm}, place: place,
 			kick: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler),
 		}

@@ -63,6 +63,9 @@ func New(cfg Config) (*Publisher, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, string, bool) {}
 	}
+	if cfg.Read == nil {
+		cfg.Read = func(string) (*keyring.Snapshot, time.Time) { return nil, time.Time{} }
+	}
 	if cfg.Drifted == nil {
 		cfg.Drifted = func(string, string) {}
 	}
@@ -117,8 +120,10 @@ func (p *Publisher) place(cfg *Config, is Issuer, t Target) (place, string, erro
 }
 
 // Accept hands a snapshot on to the issuer's targets. It never blocks: each
-// target takes the latest when it comes to it. A snapshot that is not newer
-// than the last one, that is frozen, or of an unknown issuer, changes nothing.
+// target takes the latest when it comes to it. A snapshot that is older than the
+// last one, that is frozen, or of an unknown issuer, changes nothing. One of the
+// same generation replaces it: the store's own word, after a mark that was
+// tampered with.
 func (p *Publisher) Accept(issuer string, s *keyring.Snapshot) {
 	is := p.issuers[issuer]
 	if is == nil || s == nil || s.Frozen != nil {
@@ -126,7 +131,7 @@ func (p *Publisher) Accept(issuer string, s *keyring.Snapshot) {
 	}
 	for {
 		old := is.latest.Load()
-		if old != nil && old.Lineage == s.Lineage && old.Generation >= s.Generation {
+		if old != nil && old.Lineage == s.Lineage && old.Generation > s.Generation {
 			return
 		}
 		if is.latest.CompareAndSwap(old, s) {

@@ -27,6 +27,11 @@ type job struct {
 	view     keyring.View
 	required bool
 	now      time.Time
+	// readAt is when the store was last read and held nothing newer than
+	// snapshot; zero where that is not known.
+	readAt time.Time
+	// patience is how long a target may stay ahead of the store.
+	patience time.Duration
 }
 
 // report is what a step did and found.
@@ -138,9 +143,15 @@ func (t *target) run(ctx context.Context) {
 // job takes the latest snapshot. What the manifest says of the target holds;
 // this replica's file speaks for targets that are not in it.
 func (t *target) job() job {
-	j := job{snapshot: t.issuer.latest.Load(), view: t.conf.View, required: t.conf.Required, now: time.Now()}
+	j := job{
+		snapshot: t.issuer.latest.Load(), view: t.conf.View, required: t.conf.Required, now: time.Now(),
+		patience: 2*t.cfg.Interval + slowestRead,
+	}
 	if j.snapshot == nil {
 		return j
+	}
+	if s, at := t.cfg.Read(t.issuerName); s != nil && s.Lineage == j.snapshot.Lineage && s.Generation <= j.snapshot.Generation {
+		j.readAt = at
 	}
 	for _, m := range j.snapshot.Config.Targets {
 		if m.Name == t.conf.Name {

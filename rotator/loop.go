@@ -28,11 +28,11 @@ type loop struct {
 	file      keyring.Config
 	log       *slog.Logger
 	schedules schedules
-	mark      mark
 	commands  chan command
 	wake      chan struct{}
 
 	// Of the loop's goroutine alone.
+	mark     mark
 	orphans  orphans
 	failures int
 
@@ -76,7 +76,10 @@ func (l *loop) wakeUp() {
 // run ticks until ctx ends: at the next deadline, at the sync interval,
 // whichever is first, so that a suspended machine or a stepped clock is noticed.
 func (l *loop) run(ctx context.Context) {
-	if s := l.mark.snapshot; s != nil {
+	// A lease that no sound clock would have set shows that the mark or this
+	// clock is wrong: then the store must speak first, and until it does the
+	// mark only keeps the replica from going back.
+	if s := l.mark.snapshot; s != nil && !s.LeaseFault(time.Now()) {
 		// Known public facts first: consumers are served while the store is
 		// still being reached. The signer will not sign without its keys.
 		l.mu.Lock()
@@ -109,13 +112,16 @@ func (l *loop) tick(ctx context.Context, cmd *command) time.Duration {
 	defer func() { l.beat.Store(time.Now().UnixNano()) }()
 	bounded, cancel := context.WithTimeout(ctx, tickTimeout)
 	defer cancel()
+	if l.mark.unkept != nil { // again, also while the store is away
+		l.keepMark(l.mark.snapshot)
+	}
 	out, err := l.reconcile(bounded, cmd)
 	if ctx.Err() != nil {
 		cmd.reply(Rotation{}, keyring.ErrUnavailable)
 		return time.Hour // run ends
 	}
 	now := time.Now()
-	l.setAlarms(out.Alarms, err, now)
+	l.setAlarms(append(out.Alarms, l.mark.alarms(l.file.Name, now)...), err, now)
 	if err != nil {
 		cmd.reply(Rotation{}, err)
 		l.failures++

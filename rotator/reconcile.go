@@ -127,9 +127,12 @@ func (l *loop) mayFound(ctx context.Context) error {
 
 // accept hands on a snapshot that is newer than the last: first the mark, so
 // that a crash right after cannot forget what others may already have acted on.
+// What the store shows first also replaces a mark of the same generation that
+// says something else.
 func (l *loop) accept(s *keyring.Snapshot) {
 	l.mu.Lock()
-	newer := l.snapshot == nil || s.Generation > l.snapshot.Generation
+	forged := l.readAt.IsZero() && l.mark.isForged(s)
+	newer := forged || l.snapshot == nil || s.Generation > l.snapshot.Generation
 	l.readAt = time.Now()
 	if newer {
 		l.snapshot = s
@@ -138,11 +141,18 @@ func (l *loop) accept(s *keyring.Snapshot) {
 	if !newer {
 		return
 	}
+	if forged {
+		l.mark.differed = s.Generation
+	}
+	l.keepMark(s)
+	l.cfg.Accept(l.file.Name, s)
+}
+
+// keepMark raises the mark; the alarm says it where that failed.
+func (l *loop) keepMark(s *keyring.Snapshot) {
 	if err := l.mark.keep(s); err != nil {
-		l.log.Error("the high-water mark was not kept", "error", err)
 		l.failed("mark", err)
 	}
-	l.cfg.Accept(l.file.Name, s)
 }
 
 // readOnly tells a replica that does not plan what nobody may plan on.

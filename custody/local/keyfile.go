@@ -17,7 +17,7 @@ import (
 
 // ReadKeyFile reads a sealing key: 32 bytes as they are, or in base64 (as
 // CreateKeyFile and `openssl rand -base64 32` write them). A file that others
-// may read is refused. Links are followed: that is how a systemd credential or
+// may read, or that belongs to another user than root and our own, is refused. Links are followed: that is how a systemd credential or
 // a Kubernetes secret is given.
 func ReadKeyFile(path string) ([]byte, error) {
 	// Not to hang on a FIFO: its open would wait for a writer.
@@ -57,7 +57,7 @@ func checkKeyFile(info fs.FileInfo) error {
 	if open != 0 {
 		return fmt.Errorf("mode %04o lets others read or change it; run chmod 600 on it", info.Mode().Perm())
 	}
-	return nil
+	return atomicfile.CheckOwner(info)
 }
 
 func parseKey(doc []byte) ([]byte, bool) {

@@ -66,6 +66,7 @@ func TestKeyFileContents(t *testing.T) {
 		{text + "\n", 0o600, 0, ""},
 		{text, 0o440, 0, ""}, // a systemd credential with an access list: root:root
 		{text, 0o440, 1234, "chmod 600"},
+		{text, 0o600, 1234, "run chown"},
 		{text, 0o460, 0, "chmod 600"},
 		{text, 0o604, 0, "chmod 600"},
 		{text, 0o620, 0, "chmod 600"},
@@ -88,6 +89,8 @@ func TestKeyFileContents(t *testing.T) {
 			}
 		} else if tc.mode == 0o440 && tc.want == "" {
 			tc.want = "chmod 600" // it is not root's here
+		} else if tc.want == "run chown" {
+			tc.want = "" // it is ours here
 		}
 		key, err := local.ReadKeyFile(path)
 		switch {

@@ -2,9 +2,12 @@ package local
 
 import (
 	"crypto/cipher"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,13 +22,24 @@ import (
 // Config says where a custody is and what opens it.
 type Config struct {
 	// Dir is created, with mode 0700, where it is missing. One that others may
-	// enter is refused.
+	// enter, or that belongs to another user than root and our own, is refused.
 	Dir string
 	// Key seals the private halves: KeySize bytes, as ReadKeyFile returns them.
 	Key []byte
 	// Generate is half.Random unless a test says otherwise.
 	Generate half.Generator
 }
+
+// Format implements fmt.Formatter: no verb prints the key.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+func (c Config) String() string { return "custody " + c.Dir + ", key [redacted]" }
+
+// LogValue implements slog.LogValuer.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalJSON implements json.Marshaler.
+func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
 
 // Custody is an open directory. It is safe for concurrent use.
 type Custody struct {
@@ -86,6 +100,9 @@ func openDir(dir string) (*os.Root, error) {
 	info, err := root.Stat(".")
 	if err == nil && info.Mode().Perm()&0o077 != 0 {
 		err = fmt.Errorf("mode %04o lets others in; run chmod 700 %s", info.Mode().Perm(), dir)
+	}
+	if err == nil {
+		err = atomicfile.CheckOwner(info)
 	}
 	if err != nil {
 		return nil, errors.Join(err, root.Close())

@@ -3,9 +3,11 @@ package local_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,6 +175,15 @@ func TestOpenRefuses(t *testing.T) {
 			}
 		})
 	}
+	if os.Geteuid() == 0 { // who else can give a directory away
+		dir := made(t)
+		if err := os.Chown(dir, 1234, 0); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := local.Open(local.Config{Dir: dir, Key: testKey(1)}); err == nil || !strings.Contains(err.Error(), "belongs to uid 1234") {
+			t.Errorf("another user's: %v, %v", c, err)
+		}
+	}
 	if _, err := local.Open(local.Config{Key: testKey(1)}); err == nil {
 		t.Error("no directory was opened")
 	}
@@ -288,5 +299,28 @@ func TestClosedAndCancelled(t *testing.T) {
 	all("closed", t.Context(), keyring.ErrUnavailable)
 	if err := c.Close(); err != nil {
 		t.Errorf("closed twice: %v", err)
+	}
+}
+
+// TestConfigHidesTheKey: whatever prints a Config prints no byte of the key.
+func TestConfigHidesTheKey(t *testing.T) {
+	cfg := local.Config{Dir: "/somewhere", Key: []byte("hunter2hunter2hunter2hunter2hunt")}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "config", cfg, "pointer", &cfg)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "config", cfg, "pointer", &cfg)
+	doc, err := json.Marshal(map[string]any{"config": cfg, "pointer": &cfg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	within := struct{ C local.Config }{cfg}
+	out := log.String() + string(doc) + cfg.String() +
+		fmt.Sprintf("%v %+v %#v %s %x %d %v %+v %#v", cfg, cfg, cfg, cfg, cfg, cfg, &cfg, within, within)
+	for _, shown := range []string{"hunter2", "104 117 110", "0x68, 0x75", "68756e746572", "aHVudGVy"} {
+		if strings.Contains(out, shown) {
+			t.Errorf("%q is printed: %s", shown, out)
+		}
+	}
+	if !strings.Contains(out, "/somewhere") {
+		t.Errorf("the place is not told: %s", out)
 	}
 }

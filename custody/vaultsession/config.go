@@ -58,8 +58,9 @@ type Auth struct {
 	// TokenFile is for token_file: a file that something else, a Vault Agent
 	// say, keeps fresh.
 	TokenFile string
-	// Token is for token. It is renewed, never revoked.
-	Token string `json:"-"`
+	// Token returns the token, for token. It is renewed, never revoked. It is a
+	// function so that who prints whatever holds an Auth finds an address.
+	Token func() string `json:"-"`
 }
 
 // Format implements fmt.Formatter: no verb prints the token.
@@ -88,7 +89,8 @@ func New(cfg Config) (*Session, error) {
 		timeout: cfg.Timeout, log: cfg.Logger, method: cfg.Auth.Method, transport: transport,
 		nudge: make(chan struct{}, 1), attempt: make(chan struct{}),
 	}
-	s.fresh = func() (*vaultapi.Client, error) { return newClient(cfg, transport) }
+	guard := inTheClear{next: transport, allowed: cfg.Insecure}
+	s.fresh = func() (*vaultapi.Client, error) { return newClient(cfg, guard) }
 	if s.client, err = s.fresh(); err == nil {
 		s.bare, err = s.fresh()
 	}
@@ -131,6 +133,28 @@ func isLoopback(host string) bool {
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
+// inTheClear refuses http:// to another host: checkAddress has seen the
+// configured address only, and Vault's client follows a redirect with the token
+// and the body.
+type inTheClear struct {
+	next    *http.Transport
+	allowed bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c inTheClear) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.allowed || r.URL.Scheme == "https" || isLoopback(r.URL.Hostname()) {
+		return c.next.RoundTrip(r)
+	}
+	if r.Body != nil {
+		_ = r.Body.Close() // nothing was read of it
+	}
+	return nil, fmt.Errorf("vault redirects to %s://%s, which would send secrets over the network in the clear; give its api_addr (or the proxy in front of it) https", r.URL.Scheme, r.URL.Host)
+}
+
+// CloseIdleConnections is what http.Client looks for.
+func (c inTheClear) CloseIdleConnections() { c.next.CloseIdleConnections() }
+
 func newTransport(caFile string) (*http.Transport, error) {
 	roots, err := loadRoots(caFile)
 	if err != nil {
@@ -166,7 +190,7 @@ func loadRoots(file string) (*x509.CertPool, error) {
 // newClient builds Vault's client from cfg alone. NewClient reads VAULT_TOKEN,
 // VAULT_NAMESPACE and VAULT_HEADERS, and a request VAULT_WRAP_TTL, so each of
 // them is set here.
-func newClient(cfg Config, transport *http.Transport) (*vaultapi.Client, error) {
+func newClient(cfg Config, transport http.RoundTripper) (*vaultapi.Client, error) {
 	client, err := vaultapi.NewClient(&vaultapi.Config{
 		Address: cfg.Address,
 		HttpClient: &http.Client{

@@ -19,7 +19,7 @@ func TestNewRefuses(t *testing.T) {
 	if err := os.WriteFile(empty, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	token := Auth{Method: MethodToken, Token: "t"}
+	token := Auth{Method: MethodToken, Token: given("t")}
 	for name, tc := range map[string]struct {
 		cfg  Config
 		want string
@@ -36,7 +36,7 @@ func TestNewRefuses(t *testing.T) {
 		"jwt":               {Config{Address: "https://v", Auth: Auth{Method: "jwt"}}, "jwt is not built yet"},
 		"cert":              {Config{Address: "https://v", Auth: Auth{Method: "cert"}}, "cert is not built yet"},
 		"no token":          {Config{Address: "https://v", Auth: Auth{Method: MethodToken}}, "the token is missing"},
-		"a token of lines":  {Config{Address: "https://v", Auth: Auth{Method: MethodToken, Token: "hunter2\nhunter3"}}, "one line"},
+		"a token of lines":  {Config{Address: "https://v", Auth: Auth{Method: MethodToken, Token: given("hunter2\nhunter3")}}, "one line"},
 		"no token file":     {Config{Address: "https://v", Auth: Auth{Method: MethodTokenFile}}, "token_file is missing"},
 		"no role id":        {Config{Address: "https://v", Auth: Auth{Method: MethodAppRole, SecretIDFile: "s"}}, "role_id_file is missing"},
 		"no secret id":      {Config{Address: "https://v", Auth: Auth{Method: MethodAppRole, RoleIDFile: "r"}}, "secret_id_file is missing"},
@@ -64,7 +64,7 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestNothingPrintsTheToken(t *testing.T) {
-	auth := Auth{Method: MethodToken, Token: "hunter2"}
+	auth := Auth{Method: MethodToken, Token: given("hunter2")}
 	cfg := Config{Address: "http://127.0.0.1:1", Auth: auth}
 	s, err := New(cfg)
 	if err != nil {
@@ -74,6 +74,12 @@ func TestNothingPrintsTheToken(t *testing.T) {
 	var l logs
 	l.logger().Info("all", "auth", auth, "config", cfg, "session", s)
 	out := fmt.Sprintf("%v %+v %#v %v %+v %#v %v %+v %#v %s", auth, auth, auth, cfg, cfg, cfg, s, s, s, l.String())
+	// fmt calls no method of an unexported field.
+	hidden := struct {
+		auth Auth
+		cfg  Config
+	}{auth, cfg}
+	out += fmt.Sprintf("%v %+v %#v", hidden, hidden, hidden)
 	if strings.Contains(out, "hunter2") {
 		t.Errorf("printed: %s", out)
 	}
@@ -100,7 +106,7 @@ func TestEnvironmentDoesNotCount(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	auth := Auth{Method: MethodToken, Token: "given"}
+	auth := Auth{Method: MethodToken, Token: given("given")}
 	s, stop := running(t, Config{Address: server.URL, Auth: auth})
 	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an unknown certificate: Ready = %v", err)

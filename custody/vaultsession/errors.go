@@ -20,7 +20,8 @@ type Error struct {
 	// Status is HTTP's, 0 where no whole answer came.
 	Status int
 	// Messages are Vault's own, shortened. They hold no secret: they are taken
-	// from Vault's error documents only, never from another body.
+	// from Vault's error documents only, never from another body, and one that
+	// repeats what we sent is withheld.
 	Messages []string
 
 	retryAfter time.Duration

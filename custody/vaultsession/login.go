@@ -44,10 +44,14 @@ func newMethod(a Auth) (method, error) {
 	}
 	switch a.Method {
 	case MethodToken:
-		if err := need("the token", a.Token); err != nil {
+		given := ""
+		if a.Token != nil {
+			given = a.Token()
+		}
+		if err := need("the token", given); err != nil {
 			return nil, err
 		}
-		value, err := cleanSecret([]byte(a.Token))
+		value, err := cleanSecret([]byte(given))
 		if err != nil {
 			return nil, fmt.Errorf("auth method token: the token: %w", err)
 		}

@@ -48,7 +48,7 @@ func roleConfig(url string, role vaulttest.AppRole) Config {
 func TestGivenToken(t *testing.T) {
 	t.Parallel()
 	value := vault.Token(t, vaulttest.TokenOptions{Policies: []string{vault.Policy(t, selfPolicy)}, TTL: 3 * time.Second})
-	s, stop := running(t, Config{Address: vault.URL(), Auth: Auth{Method: MethodToken, Token: value}})
+	s, stop := running(t, Config{Address: vault.URL(), Auth: Auth{Method: MethodToken, Token: given(value)}})
 	ready(t, s)
 	first, ok := s.Expiry()
 	if left := time.Until(first); !ok || left > 3*time.Second || left < time.Second {
@@ -67,14 +67,14 @@ func TestGivenToken(t *testing.T) {
 
 func TestTokenWithoutEndOrRights(t *testing.T) {
 	t.Parallel()
-	s, _ := running(t, Config{Address: vault.URL(), Auth: Auth{Method: MethodToken, Token: vault.RootToken() + "\n"}})
+	s, _ := running(t, Config{Address: vault.URL(), Auth: Auth{Method: MethodToken, Token: given(vault.RootToken() + "\n")}})
 	ready(t, s)
 	if at, ok := s.Expiry(); ok {
 		t.Errorf("the root token ends at %v", at)
 	}
 	// One that may not look at itself is used all the same.
 	value := vault.Token(t, vaulttest.TokenOptions{Policies: []string{vault.Policy(t, `path "secret/it" { capabilities = ["read"] }`)}})
-	s, _ = running(t, Config{Address: vault.URL(), Auth: Auth{Method: MethodToken, Token: value}})
+	s, _ = running(t, Config{Address: vault.URL(), Auth: Auth{Method: MethodToken, Token: given(value)}})
 	ready(t, s)
 	if err := s.LastError(); err != nil {
 		t.Errorf("LastError = %v", err)
@@ -88,7 +88,7 @@ func TestTokenWithoutEndOrRights(t *testing.T) {
 func TestTokenThatIsNone(t *testing.T) {
 	t.Parallel()
 	var l logs
-	s, _ := running(t, Config{Address: vault.URL(), Logger: l.logger(), Auth: Auth{Method: MethodToken, Token: "hvs.wrongwrongwrong"}})
+	s, _ := running(t, Config{Address: vault.URL(), Logger: l.logger(), Auth: Auth{Method: MethodToken, Token: given("hvs.wrongwrongwrong")}})
 	start := time.Now()
 	err := s.Ready(t.Context())
 	if !errors.Is(err, keyring.ErrDenied) || !strings.Contains(err.Error(), "is not one of this Vault") {

@@ -39,6 +39,9 @@ func (l *logs) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// given is a token as a configuration gives it.
+func given(token string) func() string { return func() string { return token } }
+
 // running makes a session and runs it; stop ends it and waits.
 func running(t *testing.T, cfg Config) (s *Session, stop func()) {
 	t.Helper()

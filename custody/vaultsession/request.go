@@ -56,10 +56,10 @@ func (s *Session) Do(ctx context.Context, req Request) (*Reply, error) {
 func (s *Session) send(ctx context.Context, client *vaultapi.Client, req Request) (*Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	fault := &Error{Op: req.Method + " " + req.Path}
+	fault, secrets := &Error{Op: req.Method + " " + req.Path}, secretsOf(client.Token(), req)
 	resp, err := call(ctx, client, req)
 	if resp == nil {
-		fault.cause = cause(ctx, err)
+		fault.cause = secrets.withheldCause(cause(ctx, err))
 		return nil, fault
 	}
 	defer resp.Body.Close()
@@ -67,7 +67,7 @@ func (s *Session) send(ctx context.Context, client *vaultapi.Client, req Request
 	var refusal *vaultapi.ResponseError
 	switch {
 	case readErr != nil:
-		fault.cause = cause(ctx, readErr) // the answer broke off: as if none had come
+		fault.cause = secrets.withheldCause(cause(ctx, readErr)) // the answer broke off: as if none had come
 		return nil, fault
 	case len(body) > maxReply:
 		fault.cause = fmt.Errorf("an answer of more than %d bytes", maxReply)
@@ -75,7 +75,7 @@ func (s *Session) send(ctx context.Context, client *vaultapi.Client, req Request
 	case err == nil && resp.StatusCode < 300:
 		return &Reply{Status: resp.StatusCode, Body: body}, nil
 	case errors.As(err, &refusal) && !refusal.RawError:
-		fault.Messages = clean(refusal.Errors)
+		fault.Messages = clean(secrets.withheld(refusal.Errors))
 	}
 	fault.Status, fault.retryAfter = resp.StatusCode, retryAfter(resp.Header)
 	if resp.StatusCode != http.StatusNotFound {

@@ -21,7 +21,7 @@ func fake(t *testing.T, timeout time.Duration, h http.HandlerFunc) *Session {
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	s, err := New(Config{Address: server.URL, Timeout: timeout, Auth: Auth{Method: MethodToken, Token: "t"}})
+	s, err := New(Config{Address: server.URL, Timeout: timeout, Auth: Auth{Method: MethodToken, Token: given("t")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestNotSentIsCertain(t *testing.T) {
 func TestVaultUnavailable(t *testing.T) {
 	t.Parallel()
 	server := vaulttest.Start(t)
-	s, stop := running(t, Config{Address: server.URL(), Timeout: time.Second, Auth: Auth{Method: MethodToken, Token: server.RootToken()}})
+	s, stop := running(t, Config{Address: server.URL(), Timeout: time.Second, Auth: Auth{Method: MethodToken, Token: given(server.RootToken())}})
 	ready(t, s)
 	get := func() error {
 		_, err := s.Do(context.Background(), Request{Method: "GET", Path: "auth/token/lookup-self"})

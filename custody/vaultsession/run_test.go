@@ -16,7 +16,7 @@ import (
 // network, so that it can live in a bubble.
 func scripted(t *testing.T, login func(n int) (token, error), changed ...func() bool) (s *Session, times func() []time.Duration) {
 	t.Helper()
-	s, err := New(Config{Address: "http://127.0.0.1:1", Auth: Auth{Method: MethodToken, Token: "t"}})
+	s, err := New(Config{Address: "http://127.0.0.1:1", Auth: Auth{Method: MethodToken, Token: given("t")}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ var (
 // Config says where to listen and who may connect.
 type Config struct {
 	// Path is at most MaxPath bytes. Its directory must exist, belong to root or
-	// to this process's uid, and be writable by nobody else but their groups.
+	// to this process's uid, and be writable by nobody else but the group 0.
 	Path string
 	// Mode is the mode of the socket, read and write bits only; whoever may
 	// write may connect. 0 means DefaultMode.

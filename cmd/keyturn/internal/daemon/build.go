@@ -83,13 +83,19 @@ func (d *daemon) resolve() (err error) {
 }
 
 // makeStateDir makes the last element of state_dir; a missing parent is a
-// volume that is not mounted, or a typing error.
+// volume that is not mounted, or a typing error. It tries whether files can be
+// made there: a mark that is never kept protects from nothing.
 func (d *daemon) makeStateDir() error {
-	err := os.Mkdir(d.options.Config.StateDir, 0o700)
+	dir := d.options.Config.StateDir
+	err := os.Mkdir(dir, 0o700)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("state_dir: %w", err)
 	}
-	return nil
+	probe, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return fmt.Errorf("state_dir: no file can be made there, and what was seen last could not survive a restart: it must be a folder that uid %d may write: %w", os.Geteuid(), err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 func (d *daemon) openCustody() (err error) {
@@ -149,7 +155,7 @@ func (d *daemon) makePublisher() (err error) {
 	cfg := d.options.Config
 	c := publisher.Config{
 		Issuers: targets(cfg), Interval: time.Duration(cfg.SyncInterval),
-		Wake: func() { d.rotator.Wake() }, Observe: d.metrics.Published, Drifted: d.metrics.Drifted, Logger: d.log,
+		Wake: func() { d.rotator.Wake() }, Read: d.read, Observe: d.metrics.Published, Drifted: d.metrics.Drifted, Logger: d.log,
 	}
 	if cfg.Has(configs.Publisher) && cfg.Listen.Public.Addr != "" {
 		certificate, err := loadCertificate(cfg.Listen.Public.TLS)
@@ -157,7 +163,7 @@ func (d *daemon) makePublisher() (err error) {
 			return err
 		}
 		d.certificate.Store(certificate)
-		if d.public, err = d.tcp(cfg.Listen.Public.Addr); err != nil {
+		if d.public, err = d.tcp(cfg.Listen.Public.Addr, publicConns); err != nil {
 			return fmt.Errorf("listen.public: %w", err)
 		}
 		c.Self.Dial = dialSelf(d.public)
@@ -200,6 +206,12 @@ func (d *daemon) accept(issuer string, s *keyring.Snapshot) {
 	}
 	d.publisher.Accept(issuer, s)
 	d.admin.Accept(issuer, s)
+}
+
+// read is what the store was last seen to hold, and when.
+func (d *daemon) read(issuer string) (*keyring.Snapshot, time.Time) {
+	s := d.rotator.Status(issuer)
+	return s.Snapshot, s.ReadAt
 }
 
 func (d *daemon) makeAdmin() (err error) {

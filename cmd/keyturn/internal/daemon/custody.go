@@ -79,7 +79,7 @@ func newSession(cfg *configs.Config, log *slog.Logger) (*vaultsession.Session, e
 		Address: v.Address, Namespace: v.Namespace, CACertFile: v.CACertFile, Timeout: time.Duration(v.Timeout),
 		Auth: vaultsession.Auth{
 			Method: v.Auth.Method, Mount: v.Auth.Mount, RoleIDFile: v.Auth.RoleIDFile, SecretIDFile: v.Auth.SecretIDFile,
-			TokenFile: v.Auth.TokenFile, Token: v.Auth.Token.Reveal(),
+			TokenFile: v.Auth.TokenFile, Token: v.Auth.Token.Reveal,
 		},
 		Logger: log,
 	})

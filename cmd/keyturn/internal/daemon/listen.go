@@ -37,7 +37,7 @@ func (d *daemon) listen() (fronts []part, err error) {
 			if err != nil {
 				return nil, fmt.Errorf("listen.sign %s: %w", s.Name, err)
 			}
-			ln, err := d.unix(s.Path, unixsock.Config{Mode: s.FileMode(), GID: gid})
+			ln, err := d.unix(s.Path, unixsock.Config{Mode: s.FileMode(), GID: gid}, signConns)
 			if err != nil {
 				return nil, fmt.Errorf("listen.sign %s: %w", s.Name, err)
 			}
@@ -48,7 +48,7 @@ func (d *daemon) listen() (fronts []part, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen.admin: %w", err)
 	}
-	ln, err := d.unix(cfg.Listen.Admin.Path, unixsock.Config{Mode: cfg.Listen.Admin.FileMode(), GID: gid})
+	ln, err := d.unix(cfg.Listen.Admin.Path, unixsock.Config{Mode: cfg.Listen.Admin.FileMode(), GID: gid}, adminConns)
 	if err != nil {
 		return nil, fmt.Errorf("listen.admin: %w", err)
 	}
@@ -57,7 +57,7 @@ func (d *daemon) listen() (fronts []part, err error) {
 		fronts = append(fronts, serve("public listener", d.secured(d.public), webServer(d.publisher.Handler(), d.log)))
 	}
 	if cfg.Listen.Status.Addr != configs.StatusOff {
-		ln, err := d.tcp(cfg.Listen.Status.Addr)
+		ln, err := d.tcp(cfg.Listen.Status.Addr, statusConns)
 		if err != nil {
 			return nil, fmt.Errorf("listen.status: %w", err)
 		}
@@ -68,8 +68,13 @@ func (d *daemon) listen() (fronts []part, err error) {
 
 // unix listens on a socket. The last directory of its path is made if it is
 // missing: open to all to pass, so that the socket's own mode decides.
-func (d *daemon) unix(path string, cfg unixsock.Config) (net.Listener, error) {
-	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+func (d *daemon) unix(path string, cfg unixsock.Config, conns uint64) (net.Listener, error) {
+	dir := filepath.Dir(path)
+	err := os.Mkdir(dir, 0o755)
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // whatever the umask: the unit's keeps all others out
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("directory of the socket: %w", err)
 	}
 	cfg.Path, cfg.Logger = path, d.log
@@ -77,17 +82,21 @@ func (d *daemon) unix(path string, cfg unixsock.Config) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.listeners = append(d.listeners, ln)
-	return ln, nil
+	return d.opened(ln, conns), nil
 }
 
-func (d *daemon) tcp(addr string) (net.Listener, error) {
+func (d *daemon) tcp(addr string, conns uint64) (net.Listener, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
+	return d.opened(ln, conns), nil
+}
+
+func (d *daemon) opened(ln net.Listener, conns uint64) net.Listener {
+	ln = limit(ln, d.conns(conns))
 	d.listeners = append(d.listeners, ln)
-	return ln, nil
+	return ln
 }
 
 func (d *daemon) closeListeners() {

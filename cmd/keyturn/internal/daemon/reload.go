@@ -31,17 +31,26 @@ func (d *daemon) reload() {
 	d.log.Info("configuration reloaded", "config", next)
 }
 
+// errTLS: an open listener goes on as it began. One that handed out no
+// certificate any more would refuse every consumer.
+var errTLS = errors.New("listen.public: it cannot begin or end to use TLS while it is open: restart keyturn for that, or put tls back")
+
 func (d *daemon) apply(next *configs.Config) error {
 	certificate, err := loadCertificate(next.Listen.Public.TLS)
 	if err != nil {
 		return err
+	}
+	if d.public != nil && (certificate == nil) != (d.certificate.Load() == nil) {
+		return errTLS
 	}
 	if d.signer != nil {
 		if err := d.signer.SetProfiles(profiles(next)); err != nil {
 			return errors.Join(errors.New("profiles"), err)
 		}
 	}
-	d.certificate.Store(certificate)
+	if d.public != nil { // else nobody asks for one before the restart
+		d.certificate.Store(certificate)
+	}
 	d.metrics.SetProfiles(profileNames(next))
 	if d.options.Level != nil {
 		d.options.Level.Set(next.Log.SlogLevel())

@@ -139,3 +139,25 @@ func TestImageRuns(t *testing.T) {
 	}
 	parse(t, append(entry[1:], args...))
 }
+
+// TestImageIsPinned: a base image is named to the patch release, one that can
+// build the module, and the file says how to pin its bytes.
+func TestImageIsPinned(t *testing.T) {
+	pinned := regexp.MustCompile(`^golang:(1\.[0-9]+)\.[0-9]+-[a-z]+(@sha256:[0-9a-f]{64})? AS build$`)
+	for _, in := range dockerfile(t) {
+		if in.name != "FROM" || in.rest == "scratch" {
+			continue
+		}
+		tag := pinned.FindStringSubmatch(in.rest)
+		if tag == nil {
+			t.Errorf("FROM %s: name the release to its last number", in.rest)
+			continue
+		}
+		if !strings.Contains(read(t, "go.mod"), "\ngo "+tag[1]+".") {
+			t.Errorf("FROM %s: go.mod is of another release of Go", in.rest)
+		}
+		if base, _, _ := strings.Cut(strings.Fields(in.rest)[0], "@"); !strings.Contains(read(t, "Dockerfile"), "imagetools inspect "+base+" ") {
+			t.Errorf("the Dockerfile does not say how to find the digest of %s", base)
+		}
+	}
+}

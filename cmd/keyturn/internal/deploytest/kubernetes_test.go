@@ -3,7 +3,9 @@ package deploytest
 import (
 	"errors"
 	"io"
+	"maps"
 	"net"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -19,6 +21,9 @@ type container struct {
 	Command, Args   []string
 	RestartPolicy   string `yaml:"restartPolicy"`
 	SecurityContext struct {
+		RunAsNonRoot             bool  `yaml:"runAsNonRoot"`
+		RunAsUser                int   `yaml:"runAsUser"`
+		RunAsGroup               int   `yaml:"runAsGroup"`
 		AllowPrivilegeEscalation *bool `yaml:"allowPrivilegeEscalation"`
 		ReadOnlyRootFilesystem   bool  `yaml:"readOnlyRootFilesystem"`
 		Capabilities             struct{ Drop, Add []string }
@@ -48,6 +53,7 @@ type pod struct {
 	SecurityContext struct {
 		RunAsNonRoot   bool                  `yaml:"runAsNonRoot"`
 		RunAsUser      int                   `yaml:"runAsUser"`
+		FSGroup        int                   `yaml:"fsGroup"`
 		SeccompProfile struct{ Type string } `yaml:"seccompProfile"`
 	} `yaml:"securityContext"`
 	InitContainers []container `yaml:"initContainers"`
@@ -99,11 +105,14 @@ func TestKubernetesCommandLine(t *testing.T) {
 // demands, and a root file system that nobody writes to.
 func TestKubernetesRestricted(t *testing.T) {
 	p := theDeployment(t)
-	if s := p.SecurityContext; !s.RunAsNonRoot || s.RunAsUser == 0 || s.SeccompProfile.Type != "RuntimeDefault" {
-		t.Errorf("pod: %+v", s)
+	if s := p.SecurityContext; !s.RunAsNonRoot || s.RunAsUser != 0 || s.SeccompProfile.Type != "RuntimeDefault" {
+		t.Errorf("pod: %+v: want what all have in common, and no uid, which only a container has", s)
 	}
 	for _, c := range slices.Concat(p.InitContainers, p.Containers) {
 		s := c.SecurityContext
+		if !s.RunAsNonRoot || s.RunAsUser == 0 || s.RunAsGroup == 0 {
+			t.Errorf("container %s is root, or does not say who it is: %+v", c.Name, s)
+		}
 		if s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || !s.ReadOnlyRootFilesystem ||
 			!slices.Equal(s.Capabilities.Drop, []string{"ALL"}) || len(s.Capabilities.Add) > 0 {
 			t.Errorf("container %s: %+v", c.Name, s)
@@ -175,6 +184,89 @@ func TestKubernetesSocket(t *testing.T) {
 	}
 }
 
+// TestKubernetesCallers: the application is another user than keyturn, reaches
+// the socket through the one group that both are in, and is the only one whom
+// the profiles allow.
+func TestKubernetesCallers(t *testing.T) {
+	cfg, p := load(t, "deploy/kubernetes/keyturn.yaml"), theDeployment(t)
+	keyturn, app := find(t, p.InitContainers, "keyturn").SecurityContext, find(t, p.Containers, "app").SecurityContext
+	shared := p.SecurityContext.FSGroup
+	if app.RunAsUser == keyturn.RunAsUser || app.RunAsGroup == keyturn.RunAsGroup {
+		t.Errorf("the application runs as %d:%d, keyturn as %d:%d", app.RunAsUser, app.RunAsGroup, keyturn.RunAsUser, keyturn.RunAsGroup)
+	}
+	if shared == 0 || shared == keyturn.RunAsGroup || shared == app.RunAsGroup {
+		t.Errorf("the shared group %d is somebody's own", shared)
+	}
+	s := cfg.Listen.Sign[0]
+	if gid, err := s.GID(); err != nil || gid != shared || s.FileMode() != 0o660 {
+		t.Errorf("the socket has group %d (%v) and mode %s, want the pod's %d and 0660", gid, err, s.Mode, shared)
+	}
+	for _, profile := range cfg.Profiles {
+		for _, a := range profile.Allow {
+			if a.Socket != s.Name || a.UID == nil || int(*a.UID) != app.RunAsUser {
+				t.Errorf("profile %s allows %+v, want the socket %s and uid %d", profile.Name, a, s.Name, app.RunAsUser)
+			}
+		}
+	}
+	if a := cfg.Listen.Admin; a.FileMode()&0o077 != 0 || a.Group != "" || len(a.Allow) > 0 {
+		t.Errorf("the admin socket %+v is open to others", a)
+	}
+}
+
+// TestKubernetesNetwork: anybody reaches the key set, only the monitoring
+// reaches the status listener, and nothing else is open.
+func TestKubernetesNetwork(t *testing.T) {
+	var policy struct {
+		Kind string
+		Spec struct {
+			PodSelector struct {
+				MatchLabels map[string]string `yaml:"matchLabels"`
+			} `yaml:"podSelector"`
+			PolicyTypes []string `yaml:"policyTypes"`
+			Ingress     []struct {
+				From []struct {
+					NamespaceSelector struct {
+						MatchLabels map[string]string `yaml:"matchLabels"`
+					} `yaml:"namespaceSelector"`
+				}
+				Ports []struct {
+					Protocol string
+					Port     int
+				}
+			}
+		}
+	}
+	decode(t, "deploy/kubernetes/networkpolicy.yaml", &policy)
+	var deployment struct {
+		Spec struct {
+			Template struct {
+				Metadata struct{ Labels map[string]string }
+			}
+		}
+	}
+	decode(t, "deploy/kubernetes/deployment.yaml", &deployment)
+	labels := policy.Spec.PodSelector.MatchLabels
+	if policy.Kind != "NetworkPolicy" || !slices.Equal(policy.Spec.PolicyTypes, []string{"Ingress"}) || len(labels) == 0 ||
+		!maps.Equal(labels, deployment.Spec.Template.Metadata.Labels) {
+		t.Errorf("the policy %+v is not about what connects to the pods", policy)
+	}
+	if len(policy.Spec.Ingress) != 2 {
+		t.Fatalf("%d rules, want one for each port", len(policy.Spec.Ingress))
+	}
+	ports := map[string]int{}
+	for _, p := range find(t, theDeployment(t).InitContainers, "keyturn").Ports {
+		ports[p.Name] = p.ContainerPort
+	}
+	public, status := policy.Spec.Ingress[0], policy.Spec.Ingress[1]
+	if len(public.From) != 0 || len(public.Ports) != 1 || public.Ports[0].Protocol != "TCP" || public.Ports[0].Port != ports["public"] {
+		t.Errorf("to the key set: %+v", public)
+	}
+	if len(status.From) != 1 || len(status.From[0].NamespaceSelector.MatchLabels) == 0 ||
+		len(status.Ports) != 1 || status.Ports[0].Protocol != "TCP" || status.Ports[0].Port != ports["status"] {
+		t.Errorf("to health and metrics: %+v", status)
+	}
+}
+
 // TestKustomization: what it lists is there, and every volume has its source.
 func TestKustomization(t *testing.T) {
 	var k struct {
@@ -186,8 +278,18 @@ func TestKustomization(t *testing.T) {
 		Images []struct{ Name string }
 	}
 	decode(t, "deploy/kubernetes/kustomization.yaml", &k)
-	for _, file := range append(k.Resources, k.ConfigMapGenerator[0].Files...) {
+	listed := append(k.Resources, k.ConfigMapGenerator[0].Files...)
+	for _, file := range listed {
 		read(t, path.Join("deploy/kubernetes", file))
+	}
+	there, err := os.ReadDir(path.Join(root, "deploy/kubernetes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range there {
+		if f.Name() != "kustomization.yaml" && !slices.Contains(listed, f.Name()) {
+			t.Errorf("%s is applied by nobody", f.Name())
+		}
 	}
 	comment := read(t, "deploy/kubernetes/kustomization.yaml")
 	for _, v := range theDeployment(t).Volumes {

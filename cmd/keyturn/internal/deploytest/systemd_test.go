@@ -1,6 +1,7 @@
 package deploytest
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -67,6 +68,48 @@ func TestSystemdConfiguration(t *testing.T) {
 		if s.Group != "" && !slices.Contains(append(u["Group"], u["SupplementaryGroups"]...), s.Group) {
 			t.Errorf("socket %s goes to the group %q, which the unit's user is not in", s.Path, s.Group)
 		}
+	}
+}
+
+// TestSystemdCallers: callers have a group of their own, which owns nothing but
+// the sign socket; sysusers makes it. A container gets a directory of its own.
+func TestSystemdCallers(t *testing.T) {
+	const file = "deploy/systemd/keyturn.yaml"
+	// The example of a container, as somebody would take it up.
+	uncommented := strings.ReplaceAll(read(t, file), "# - {name", "- {name")
+	path := filepath.Join(t.TempDir(), "keyturn.yaml")
+	if err := os.WriteFile(path, []byte(uncommented), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	here, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rel, err := filepath.Rel(here, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, u, users := load(t, rel), unit(t), read(t, "deploy/systemd/keyturn.sysusers")
+	if len(cfg.Listen.Sign) != 2 || len(load(t, file).Listen.Sign) != 1 {
+		t.Fatalf("sockets %+v, want one, and one more as an example", cfg.Listen.Sign)
+	}
+	for _, s := range cfg.Listen.Sign {
+		if s.Group == "" || slices.Contains(u["Group"], s.Group) || s.FileMode()&0o007 != 0 {
+			t.Errorf("socket %s, group %q, mode %s: callers must be in a group that is not the daemon's %q", s.Path, s.Group, s.Mode, u["Group"])
+		}
+		if !slices.Contains(u["SupplementaryGroups"], s.Group) || !strings.Contains(users, "\ng "+s.Group+" -\n") {
+			t.Errorf("the group %q is made by no sysusers file, or the daemon is not in it", s.Group)
+		}
+	}
+	if a := cfg.Listen.Admin; a.FileMode()&0o077 != 0 || a.Group != "" {
+		t.Errorf("the admin socket %+v is open to others than the daemon's uid and root", a)
+	}
+	shared, own := filepath.Dir(cfg.Listen.Admin.Path), filepath.Dir(cfg.Listen.Sign[1].Path)
+	if filepath.Dir(own) != shared || own == filepath.Dir(cfg.Listen.Sign[0].Path) {
+		t.Errorf("the container's directory %s is not one of its own in %s", own, shared)
+	}
+	if !strings.Contains(uncommented, own+":") {
+		t.Errorf("the example does not mount %s", own)
 	}
 }
 

@@ -1,0 +1,181 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/internal/unixsock"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sockets opens a limited Unix listener in a new directory.
+func sockets(t *testing.T, conns int) (*limited, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := unixsock.Listen(unixsock.Config{Path: path, GID: -1})
+	must(t, err)
+	l := limit(ln, conns)
+	t.Cleanup(func() { _ = l.Close() })
+	return l, path
+}
+
+func dial(t *testing.T, path string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// TestLimitHolds: no more are accepted than there is room for; the next comes
+// in when one has left, and one that is closed twice leaves once.
+func TestLimitHolds(t *testing.T) {
+	l, path := sockets(t, 2)
+	accepted := make(chan net.Conn)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range 5 {
+		dial(t, path)
+	}
+	first, second := <-accepted, <-accepted
+	none := func() {
+		t.Helper()
+		select {
+		case <-accepted:
+			t.Fatal("one more than there is room for")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	none()
+	must(t, first.Close())
+	_ = first.Close() // says that it is closed
+	third := <-accepted
+	none()
+
+	must(t, l.Close()) // ends the wait for room
+	if _, open := <-accepted; open {
+		t.Error("accepted after the listener was closed")
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept = %v, want that it is closed", err)
+	}
+	must(t, errors.Join(second.Close(), third.Close()))
+}
+
+// TestLimitGivesTheSlotBack: an Accept that fails takes no room.
+func TestLimitGivesTheSlotBack(t *testing.T) {
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	l := limit(ln, 4)
+	defer l.Close()
+	must(t, ln.SetDeadline(time.Now()))
+	for range 3 {
+		if _, err := l.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("Accept = %v", err)
+		}
+	}
+	if len(l.slots) != 0 {
+		t.Error("a slot is lost")
+	}
+}
+
+// TestLimitKeepsTheSocket: what the sign sockets need of a listener and of a
+// connection is there: the queue, and who called.
+func TestLimitKeepsTheSocket(t *testing.T) {
+	l, path := sockets(t, 1)
+	f, err := l.File()
+	must(t, err)
+	defer f.Close()
+	rest, err := net.FileListener(f)
+	must(t, err)
+	defer rest.Close()
+
+	srv := &http.Server{
+		ConnContext: unixsock.ConnContext, ReadHeaderTimeout: time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			peer, ok := unixsock.PeerFrom(r.Context())
+			if !ok || !peer.HasUID(uint32(os.Geteuid())) {
+				t.Errorf("the caller is %+v, %v", peer, ok)
+			}
+			_, _ = io.WriteString(w, "ok")
+		}),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+	for range 3 { // one after the other through the only slot
+		resp, err := client.Get("http://daemon/")
+		must(t, err)
+		body, err := io.ReadAll(resp.Body)
+		must(t, errors.Join(err, resp.Body.Close()))
+		if string(body) != "ok" {
+			t.Errorf("answered %q", body)
+		}
+	}
+	must(t, srv.Close())
+	<-done
+}
+
+// TestLimitsAreSet: every listener that the daemon opens has one.
+func TestLimitsAreSet(t *testing.T) {
+	d := &daemon{log: slog.New(slog.DiscardHandler), options: Options{Config: &configs.Config{}}}
+	defer d.closeListeners()
+	public, err := d.tcp("127.0.0.1:0", publicConns)
+	must(t, err)
+	sign, err := d.unix(filepath.Join(t.TempDir(), "run", "s"), unixsock.Config{GID: -1}, signConns)
+	must(t, err)
+	for name, ln := range map[string]net.Listener{"public": public, "sign": sign} {
+		l, ok := ln.(*limited)
+		if !ok || cap(l.slots) != 512 {
+			t.Errorf("%s is a %T with room for %d", name, ln, cap(l.slots))
+		}
+		if _, ok := ln.(interface{ File() (*os.File, error) }); !ok {
+			t.Errorf("%s: the signer cannot keep its queue", name)
+		}
+	}
+}
+
+// TestShare: together the listeners take no more than they may, and each gets in.
+func TestShare(t *testing.T) {
+	const total = publicConns + statusConns + adminConns + signConns
+	for have, want := range map[uint64][2]int{
+		1 << 40: {512, 64}, 4096: {512, 64}, total: {512, 64}, 512: {227, 28}, 128: {56, 7}, 4: {1, 1}, 0: {1, 1},
+	} {
+		got := [2]int{share(publicConns, total, have), share(adminConns, total, have)}
+		if got != want {
+			t.Errorf("of %d: %d, want %d", have, got, want)
+		}
+		if sum := uint64(2*got[0] + 2*got[1]); have >= 8 && sum > have && sum > total {
+			t.Errorf("of %d: %d in all", have, sum)
+		}
+	}
+}
