@@ -73,8 +73,7 @@ func (l Log) SlogLevel() slog.Level {
 
 // Vault is where the server is and how to log in. Used with store vault.
 type Vault struct {
-	// Address is https://host:port, http:// on loopback only, or unix:///path
-	// for an agent. Required.
+	// Address is https://host:port; http:// on loopback only. Required.
 	Address string `yaml:"address"`
 	// Namespace of Vault Enterprise. [none]
 	Namespace string `yaml:"namespace,omitempty"`

@@ -116,7 +116,7 @@ func TestRefusesVault(t *testing.T) {
 		"no address":        {"  address: https://vault.example:8200\n", "", "vault.address: is missing"},
 		"plain http":        {"https://vault.example:8200", "http://vault.example:8200", "plain http is for localhost only"},
 		"address with path": {"vault.example:8200", "vault.example:8200/v1", "scheme, host and port only"},
-		"socket":            {"https://vault.example:8200", "unix://agent.sock", "unix:///path"},
+		"socket":            {"https://vault.example:8200", "unix:///run/agent.sock", "must begin with https://"},
 		"mount":             {"vault:\n", "vault:\n  mount: /keyturn/\n", "is no mount path"},
 		"mount upwards":     {"vault:\n", "vault:\n  mount: a/../b\n", "is no mount path"},
 		"no method":         {auth, "{}", "vault.auth.method: is missing"},

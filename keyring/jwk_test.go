@@ -160,6 +160,7 @@ func TestNewJWKRefuses(t *testing.T) {
 		{"P-256 for RS256", ecPublic(t, elliptic.P256(), 1), RS256, "cannot sign RS256"},
 		{"P-224", ecPublic(t, elliptic.P224(), 1), ES256, "cannot sign ES256"},
 		{"EC without a curve", &ecdsa.PublicKey{}, ES256, "cannot sign ES256"},
+		//lint:ignore SA1019 a point that no constructor would make
 		{"a point off the curve", &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}, ES256, "EC public key"},
 		{"Ed25519 for ES256", edPublic(1), ES256, "an Ed25519 key cannot sign ES256"},
 		{"Ed25519 of 31 octets", ed25519.PublicKey(make([]byte, 31)), EdDSA, "31 octets"},

@@ -241,7 +241,7 @@ func (p *planner) confirm() {
 				if k.Confirmed == nil {
 					k.Confirmed = map[string]time.Time{}
 				}
-				k.Confirmed[t.Name] = seen.At.Round(0).UTC() // without the monotonic reading: a stored time has none
+				k.Confirmed[t.Name] = seen.At.UTC()
 				p.event(KeyConfirmed, k.Ring, k.JWK.Kid, t.Name)
 			case observed && !holds && known && seen.At.After(at):
 				delete(k.Confirmed, t.Name)

@@ -227,6 +227,20 @@ func TestLoweredBudgetWithLongerTokens(t *testing.T) {
 	}
 }
 
+// TestLoweredTwice: the first floor is not forgotten by the second.
+func TestLoweredTwice(t *testing.T) {
+	l := lowered(t, func(c *Config) { c.OutageBudget = dur("8h") })
+	l.wait(time.Hour)
+	l.revise(func(c *Config) { c.OutageBudget = dur("4h") })
+	l.commit()
+	if got := l.s.Lead(l.now); got != time.Duration(dur("28h16m40s")) {
+		t.Errorf("lead %s", got)
+	}
+	if want := l.now.Add(time.Duration(dur("28h16m50s"))); !l.s.Floor.Until.Equal(want) {
+		t.Errorf("until %v, want %v", l.s.Floor.Until, want)
+	}
+}
+
 // TestLoweredSkewEntersLate: E counts in S and beside C.
 func TestLoweredSkewEntersLate(t *testing.T) {
 	l := lowered(t, func(c *Config) { c.ClockSkew = dur("1s") })

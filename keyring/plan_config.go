@@ -90,15 +90,29 @@ func sameDuty(before, after Config, name string) bool {
 // key whose tokens lived longer.
 func (p *planner) floor() {
 	before, after := p.base.Config, p.next.Config
-	old := before.span(p.base.longestTail())
+	tail := p.next.longestTail()
+	span := after.span(tail)
+	raised := max(0, tail-p.base.longestTail())
+	p.next.Floor = nil
 	if f := p.base.Floor; f != nil && p.in.Now.Before(f.Until) {
+		// The lease may still be the one of the time before the floor, and the
+		// longer tails follow it now.
+		kept := Floor{Span: f.Span + Duration(raised), Until: f.Until.Add(raised), extra: f.extra}
+		if time.Duration(kept.Span) > span {
+			p.next.Floor = &kept
+		}
+	}
+	// The old lease with the longer of the tails: a snapshot may have both.
+	old := before.span(max(tail, p.base.longestTail()))
+	if old <= span {
+		return
+	}
+	old += time.Duration(max(0, before.ClockSkew-after.ClockSkew)) // the E beside C
+	if f := p.next.Floor; f != nil {
 		old = max(old, time.Duration(f.Span))
 	}
 	wait := time.Duration(max(before.ConsumerCache, after.ConsumerCache)+2*max(before.ClockSkew, after.ClockSkew)) + old
-	p.next.Floor = nil
-	if after.span(p.next.longestTail()) < old {
-		p.next.Floor = &Floor{Span: Duration(old), Until: p.in.Now.Add(wait)}
-	}
+	p.next.Floor = &Floor{Span: Duration(old), Until: p.in.Now.Add(wait)}
 }
 
 // Diff names what differs between two configurations, revision and unknown

@@ -172,6 +172,17 @@ func TestFounding(t *testing.T) {
 	}
 }
 
+// TestFirstKeysAreStoredFirst: even where nothing has to be read back, the
+// write that names a key does not activate it.
+func TestFirstKeysAreStoredFirst(t *testing.T) {
+	file := bucketConfig()
+	file.Targets[0].Required = false // Check refuses it; Plan does not count on that
+	l := newLife(t, file)
+	l.commit()
+	wantEvents(t, l.commit(l.deposit(l.plan())), KeyCreated)
+	wantEvents(t, l.commit(), KeyActivated)
+}
+
 // TestFoundingWithAdoptedKeys: an issuer that takes over a foreign set was
 // never unpublished, so consumers may hold that set.
 func TestFoundingWithAdoptedKeys(t *testing.T) {

@@ -99,16 +99,27 @@ func (s *Snapshot) SafeAt(k *Key, now time.Time) time.Time {
 }
 
 // ServeUntil is how long a replica may serve this snapshot without hearing of
-// a newer one: until the last token that could be signed under its lease has
-// expired everywhere.
+// a newer one: until the last token that could be signed under its lease, or
+// was signed before by a key that is closed, has expired everywhere.
 func (s *Snapshot) ServeUntil() time.Time {
-	return s.Lease.Add(s.longestTail())
+	until := s.Lease.Add(s.longestTail())
+	for i := range s.Keys {
+		if at := s.Keys[i].WithdrawAt(); s.Keys[i].Revoked.IsZero() && at.After(until) {
+			until = at
+		}
+	}
+	return until
 }
 
+// longestTail is that of the configuration or of a key that may still sign
+// somewhere. A closed one signs nowhere; planner.floor says why its tail does
+// not leave the lead at once.
 func (s *Snapshot) longestTail() time.Duration {
-	tail := time.Duration(s.Config.Timing().Tail)
+	tail := s.Config.Timing().Tail
 	for i := range s.Keys {
-		tail = max(tail, time.Duration(s.Keys[i].Tail))
+		if s.Keys[i].Closed.IsZero() {
+			tail = max(tail, time.Duration(s.Keys[i].Tail))
+		}
 	}
 	return tail
 }

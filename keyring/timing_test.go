@@ -131,6 +131,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"no ring", func(c *Config) { c.Rings = nil }, "add one under rings with issuer: main"},
 		{"no target", func(c *Config) { c.Targets = nil }, "no required target"},
 		{"no required target", func(c *Config) { c.Targets[0].Required = false }, "no required target"},
+		{"a view that shows nothing", func(c *Config) { c.Targets[0].View = ViewSPIFFE }, `target "bucket": the view "spiffe" shows no key of any ring`},
 		{"algorithm none", func(c *Config) { c.Rings[0].Algorithm = "none" }, `ring "web": algorithm "none"`},
 		{"RSA of 1024", func(c *Config) { c.Rings[0].Algorithm, c.Rings[0].RSABits = RS256, 1024 }, `ring "web": rsa_bits 1024`},
 		{"tokens of no life", func(c *Config) { c.Rings[0].MaxTokenTTL = dur("999ms") }, `ring "web": max_token_ttl is 999ms: at least 1s`},
@@ -181,6 +182,12 @@ func TestRefusalShowsTheArithmetic(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// Two hours too short: 2h × 8/9 = 1h46m40s less of the budget, and a second
+	// for the rounding.
+	err = c.Check(map[string]time.Duration{"web": time.Duration(need) - 2*time.Hour})
+	if err == nil || !strings.HasSuffix(err.Error(), "any of these would fit: rotate at least 10h17m10s apart with outage_budget: 8h0m0s · outage_budget: 6h13m19s") {
+		t.Errorf("got %v", err)
 	}
 }
 

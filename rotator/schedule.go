@@ -57,13 +57,36 @@ func ParseSchedule(spec string) (s Schedule, err error) {
 	return s, nil
 }
 
-// Next is the first run after a time, in UTC; zero for never.
+// Next is the first run after a time, in UTC; zero for never. Where the clock
+// of its zone is put back, a run in the doubled hour happens once; where it is
+// put forward, one in the missing hour does not.
 func (s Schedule) Next(after time.Time) time.Time {
 	next := s.next.Next(after.UTC())
+	for !next.IsZero() && s.repeated(next) {
+		next = s.next.Next(next)
+	}
 	if next.IsZero() {
 		return time.Time{}
 	}
 	return next.UTC()
+}
+
+// repeated reports a run in an hour that the clock of the schedule's zone goes
+// through a second time: one that names its hours has run in the first.
+func (s Schedule) repeated(run time.Time) bool {
+	spec, ok := s.next.(*cron.SpecSchedule)
+	const everyHour = 1<<24 - 1
+	if !ok || spec.Hour&everyHour == everyHour {
+		return false
+	}
+	run = run.In(spec.Location)
+	since, _ := run.ZoneBounds()
+	if since.IsZero() {
+		return false
+	}
+	_, now := run.Zone()
+	_, before := since.Add(-time.Second).Zone()
+	return run.Sub(since) < time.Duration(before-now)*time.Second
 }
 
 // The runs that ShortestGap looks at: a start that is the same on every

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// drainTime bounds the end of a sign socket.
-	drainTime = 5 * time.Second
+	// drainTime bounds the end of a sign socket. The daemon as a whole has five
+	// seconds, and other parts end after it.
+	drainTime = 4 * time.Second
 	// lastCall is how long requests are taken that were on their way when the
 	// end began; each of their answers closes its connection.
 	lastCall = 100 * time.Millisecond
@@ -48,7 +49,7 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 // Serve answers a sign socket until the context ends, then drains it within
-// five seconds and closes the listener: nobody can connect any more, and whoever
+// drainTime and closes the listener: nobody can connect any more, and whoever
 // had connected with a request on its way gets an answer.
 func (s *Signer) Serve(ctx context.Context, ln net.Listener, socket string) error {
 	base, stopBatches := context.WithCancel(context.WithoutCancel(ctx))
@@ -62,6 +63,8 @@ func (s *Signer) Serve(ctx context.Context, ln net.Listener, socket string) erro
 		handler.ServeHTTP(w, r)
 	}), s.log)
 	srv.BaseContext = func(net.Listener) context.Context { return base }
+	var idle quiet
+	srv.ConnState = idle.note
 
 	queue := &drainer{Listener: ln}
 	served := make(chan error, 1)
@@ -78,6 +81,7 @@ func (s *Signer) Serve(ctx context.Context, ln net.Listener, socket string) erro
 	defer cancel()
 	err := queue.drain(lastCall)
 	<-served // those who were waiting to be accepted have been
+	idle.hush(end)
 	if slow := srv.Shutdown(end); slow != nil {
 		s.log.Warn("sign socket closed on callers that sent nothing", "socket", socket, "error", slow)
 		err = errors.Join(err, srv.Close())
@@ -147,10 +151,17 @@ func (d *drainer) Accept() (net.Conn, error) {
 	if rest == nil {
 		return nil, err
 	}
-	if conn, restErr := rest.Accept(); restErr == nil {
-		return conn, nil
+	for {
+		conn, restErr := rest.Accept()
+		if restErr == nil {
+			return conn, nil
+		}
+		// The time is up. Where this process was kept from running, it may have
+		// been too short for those in the queue; nobody joins them any more.
+		if !errors.Is(restErr, os.ErrDeadlineExceeded) || !queued(rest) || rest.SetDeadline(time.Now().Add(lastCall)) != nil {
+			return nil, errors.Join(err, rest.Close())
+		}
 	}
-	return nil, errors.Join(err, rest.Close()) // the time is up and the queue empty
 }
 
 func (d *drainer) Close() error {

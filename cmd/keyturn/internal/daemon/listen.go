@@ -20,8 +20,9 @@ import (
 	"github.com/keyturn/keyturn/signer"
 )
 
-// drainTime bounds the end of an HTTP listener; the sign sockets have their own.
-const drainTime = 5 * time.Second
+// drainTime bounds the end of an HTTP listener; the sign sockets have their
+// own. The daemon as a whole has five seconds, and other parts end after it.
+const drainTime = 4 * time.Second
 
 // listen opens every socket, or none.
 func (d *daemon) listen() (fronts []part, err error) {

@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+)
+
+// crowd is callers who sign as fast as they can, until nobody listens any more.
+type crowd struct {
+	t                *testing.T
+	d                *daemon
+	body             []byte
+	wg               sync.WaitGroup
+	answered, tokens atomic.Int64
+	// late counts answers that came after the daemon was told to stop.
+	told atomic.Bool
+	late atomic.Int64
+}
+
+// join starts callers; those who hold one connection use it for all of their
+// requests, the others connect for each.
+func (c *crowd) join(n int, path string, hold bool) {
+	for range n {
+		client := overUnix(c.d.sign)
+		client.Transport.(*http.Transport).DisableKeepAlives = !hold
+		c.wg.Go(func() {
+			defer client.CloseIdleConnections()
+			for c.ask(client, path) {
+			}
+		})
+	}
+}
+
+// ask reports whether somebody listened. A request for which there was a
+// connection has to be answered, with a token or with a reason to retry.
+func (c *crowd) ask(client *http.Client, path string) bool {
+	told := c.told.Load()
+	resp, err := client.Post("http://keyturn"+path, "", bytes.NewReader(c.body))
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		if !c.told.Load() {
+			c.t.Errorf("nobody listens before the end: %v", err)
+		}
+		return false
+	}
+	if err != nil {
+		c.t.Errorf("a request on %s that was sent got no answer: %v", path, err)
+		return false
+	}
+	defer resp.Body.Close()
+	var out struct {
+		api.SignResponse
+		api.BatchResponse
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || resp.StatusCode != 200 {
+		c.t.Errorf("status %d: %v", resp.StatusCode, err)
+		return false
+	}
+	c.answered.Add(1)
+	if out.Token != "" {
+		c.tokens.Add(1)
+	}
+	for _, r := range out.Results { // the end cuts a batch short, each entry has its answer
+		if r.SignResponse != nil {
+			c.tokens.Add(1)
+		} else if r.Error == nil || r.Error.Code != api.Unavailable {
+			c.t.Errorf("batch entry %+v", r)
+		}
+	}
+	if told {
+		c.late.Add(1)
+	}
+	return true
+}
+
+// TestStopUnderLoad: SIGTERM while many callers sign. Every request that was
+// sent is answered, the daemon ends within five seconds with exit code 0, its
+// sockets are gone, and every token is in the audit log.
+func TestStopUnderLoad(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	// The race detector would wait a second at the end of its own.
+	d := start(t, s.daemon(), []string{"GORACE=atexit_sleep_ms=0"}, "run", "--config", s.save())
+	d.canSign(30*time.Second, "web")
+	body, err := json.Marshal(ask("web"))
+	must(t, err)
+	ones := &crowd{t: t, d: d, body: body}
+	ones.join(30, "/v1/sign", true)
+	ones.join(10, "/v1/sign", false)
+	batch, err := json.Marshal(api.BatchRequest{Requests: []json.RawMessage{body, body, body, body, body, body, body, body}})
+	must(t, err)
+	many := &crowd{t: t, d: d, body: batch}
+	many.join(5, "/v1/sign/batch", true)
+	time.Sleep(1500 * time.Millisecond)
+	// Who holds a new connection and says nothing, or not all, keeps nobody waiting.
+	for _, said := range []string{"", "POST /v1/sign HTTP/1.1\r\nHost: k\r\nContent-Length: 9\r\n\r\n{"} {
+		idle, err := net.Dial("unix", d.sign)
+		must(t, err)
+		defer idle.Close()
+		_, err = idle.Write([]byte(said))
+		must(t, err)
+	}
+
+	ones.told.Store(true)
+	many.told.Store(true)
+	began := time.Now()
+	must(t, d.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case err = <-d.exited:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it has not ended within 10 s of SIGTERM")
+	}
+	d.cmd = nil
+	if took := time.Since(began); err != nil || took > 5*time.Second {
+		t.Errorf("after SIGTERM: %v, within %s", err, took)
+	}
+	ones.wg.Wait()
+	many.wg.Wait()
+	if ones.tokens.Load() < 50 || ones.late.Load() == 0 {
+		t.Errorf("%d tokens, %d of them after the signal: no load", ones.tokens.Load(), ones.late.Load())
+	}
+	for _, pattern := range []string{"*.sock", ".*.lock"} {
+		if left, err := filepath.Glob(s.path(pattern)); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v %v", left, err)
+		}
+	}
+	allowed := int64(0)
+	for _, r := range records(t, s.path("audit.jsonl")) {
+		if r["decision"] == "allow" {
+			allowed++
+		}
+	}
+	if want := ones.tokens.Load() + many.tokens.Load(); allowed < want || allowed > want+2 { // start asked as well
+		t.Errorf("%d tokens in the audit log, %d released", allowed, want)
+	}
+	t.Logf("%d tokens and %d batches, %d answers after the signal", ones.answered.Load(), many.answered.Load(), ones.late.Load())
+}
+
+// TestStopsAtOnce: a second SIGTERM, or SIGINT, and a daemon that has not yet
+// read its manifest end as cleanly.
+func TestStopsAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		s := newSite(t)
+		d := s.run()
+		within(t, 15*time.Second, "its first line", func() error {
+			if d.out.String() == "" {
+				return fmt.Errorf("it has said nothing yet")
+			}
+			return nil
+		})
+		began := time.Now()
+		must(t, d.cmd.Process.Signal(sig))
+		must(t, d.cmd.Process.Signal(sig))
+		select {
+		case err := <-d.exited:
+			d.cmd = nil
+			if took := time.Since(began); err != nil || took > 5*time.Second {
+				t.Errorf("%v at the start: %v, within %s", sig, err, took)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%v at the start: it has not ended within 10 s", sig)
+		}
+		if _, err := os.Stat(s.path("sign.sock")); err == nil {
+			t.Errorf("%v at the start: the socket is left", sig)
+		}
+	}
+}
