@@ -53,7 +53,7 @@ var libraries = map[string][]string{
 	"github.com/prometheus/client_golang":         {"admin"},
 	"github.com/go-json-experiment/json":          {"internal/strictjson"},
 	"go.yaml.in/yaml/v3":                          {"configs", "cmd"},
-	"golang.org/x/sys":                            {"custody", "audit", "publisher", "cmd", "internal"},
+	"golang.org/x/sys":                            {"custody", "audit", "publisher", "signer", "cmd", "internal"},
 	"pgregory.net/rapid":                          nil, // tests only, as what follows
 	"github.com/google/go-cmp":                    nil,
 	"github.com/rogpeppe/go-internal":             nil,
