@@ -92,7 +92,7 @@ func (v *view) unborn(ring string) bool {
 // by the ring's own alarm.
 func (v *view) loadAlarms() []keyring.Alarm {
 	mend := map[string]string{
-		"key_missing":   "the store has no private half for this key; it cannot sign, and a standby is replaced by the rotator",
+		"key_missing":   "the store has no private half for this key, so it cannot sign; find out who took it away; the previous key signs on within its lease",
 		"key_mismatch":  "the private half in the store does not belong to this key; it never signs; find out who wrote it, then rotate",
 		"key_denied":    "the store refuses the signer's permission to read this private half; compare the policy with deploy/vault",
 		codeUnavailable: "the store cannot be reached to load this private half; it is tried again",

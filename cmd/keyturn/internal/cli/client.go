@@ -144,14 +144,14 @@ func whoMay(path string) string {
 func (c client) refused(resp *http.Response, body []byte) error {
 	var p api.Problem
 	if err := strictjson.UnmarshalOpen(body, &p); err != nil || p.Code == "" {
-		return fmt.Errorf("%s answered %s, not as keyturn does: is it keyturn's socket?", c.path, resp.Status)
+		return fmt.Errorf("%s answered %s, not as keyturn does: is it keyturn's socket?", c.path, plainText(resp.Status))
 	}
 	text := plainText(p.Error())
 	if !p.SafeAt.IsZero() && !strings.Contains(text, p.SafeAt.UTC().Format(time.RFC3339)) {
 		text += fmt.Sprintf(" (safe at %s)", stamp(p.SafeAt))
 	}
 	if resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests {
-		if after := resp.Header.Get("Retry-After"); after != "" {
+		if after := plainText(resp.Header.Get("Retry-After")); after != "" {
 			text += fmt.Sprintf(" (retry in %ss)", after)
 		}
 		return unreachablef("%s", text)
