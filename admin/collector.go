@@ -85,7 +85,7 @@ func (c *collector) issuer(ch chan<- prometheus.Metric, name string, s *keyring.
 		next := c.a.cfg.Next(r, s)
 		when(ch, nextDesc, next, name, r.Name)
 		slack := 2 * time.Duration(s.Config.SyncInterval)
-		gauge(ch, overdueDesc, truth(!next.IsZero() && now.After(next.Add(slack))), name, r.Name)
+		gauge(ch, overdueDesc, truth(!next.IsZero() && now.After(s.Expected(r.Name, next, now).Add(slack))), name, r.Name)
 	}
 }
 

@@ -149,11 +149,21 @@ func TestMetricsOverdue(t *testing.T) {
 		f := newFixture(t, func(c *Config) {
 			c.Next = func(keyring.Ring, *keyring.Snapshot) time.Time { return due }
 		})
-		f.Accept("main", snapshot(time.Now()))
+		s := snapshot(time.Now())
+		f.Accept("main", s)
 		overdue := func() bool {
 			return strings.Contains(strings.Join(f.scrape(t), "\n"), `keyturn_rotation_overdue{issuer="main",ring="web"} 1`)
 		}
 		time.Sleep(20 * time.Second) // two synchronisations
+		time.Sleep(time.Second)
+		if overdue() {
+			t.Error("overdue while the lead of a young standby runs")
+		}
+		old := s.Clone()
+		old.Keys[len(old.Keys)-1].Created = time.Now().Add(-24 * time.Hour)
+		due = time.Now()
+		f.Accept("main", old)
+		time.Sleep(20 * time.Second)
 		if overdue() {
 			t.Error("overdue while there was still time")
 		}

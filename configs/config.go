@@ -75,6 +75,9 @@ func (l Log) SlogLevel() slog.Level {
 type Vault struct {
 	// Address is https://host:port; http:// on loopback only. Required.
 	Address string `yaml:"address"`
+	// Insecure lets keys go over plain HTTP to another host. No file can say so:
+	// only keyturn dev does.
+	Insecure bool `yaml:"-"`
 	// Namespace of Vault Enterprise. [none]
 	Namespace string `yaml:"namespace,omitempty"`
 	// CACertFile holds PEM certificates to trust. [those of the system]

@@ -84,6 +84,7 @@ func (v *validator) vaultAddress(address string) {
 	u, err := url.Parse(address)
 	if err == nil && v.dev && u.Scheme == "http" && u.Hostname() != "" && !loopback(u.Hostname()) {
 		v.warn("vault.address is %s: private keys go over plain HTTP; run refuses that, dev does not", address)
+		v.cfg.Vault.Insecure = true
 		return
 	}
 	if _, err := webURL(address); err != nil {

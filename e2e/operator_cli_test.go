@@ -174,7 +174,7 @@ func words(doc string) string {
 // TestRotate: a dry run, a refusal that says when it will be safe, a rotation.
 func TestRotate(t *testing.T) {
 	t.Parallel()
-	s := newSite(t).edit("@every 10s", "@every 1h").edit("consumer_cache: 2s", "consumer_cache: 5s")
+	s := newSite(t).edit("@every 10s", "@every 1h").edit("consumer_cache: 2s", "consumer_cache: 10s")
 	d := s.start("web")
 	early, _ := d.key("web", "active")
 	_, errs, code := cli(t, nil, d.sockets("rotate", "web", "--yes")...)
@@ -188,12 +188,12 @@ func TestRotate(t *testing.T) {
 	}
 	within(t, 5*time.Second, "a refusal with its time", func() error {
 		a := post(t, d.admin, "/v1/rings/web/rotate", []byte(`{}`))
-		if p := a.problem(t); p.SafeAt.IsZero() || time.Until(p.SafeAt) > 6*time.Second {
+		if p := a.problem(t); p.SafeAt.IsZero() || time.Until(p.SafeAt) > 11*time.Second {
 			return fmt.Errorf("%s", a.body)
 		}
 		return nil
 	})
-	next := d.standby(15*time.Second, "web").Kid
+	next := d.standby(25*time.Second, "web").Kid
 	would := d.ok("rotate", "web", "--dry-run")
 	wants(t, would, next+" would sign", early.Kid+" would be retired", "its tokens verify until 20")
 	if kid := d.mustToken("web").Kid; kid != early.Kid {

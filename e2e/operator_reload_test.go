@@ -100,6 +100,7 @@ func brokenReloads(t *testing.T, s *site, d *daemon, mine api.SignRequest) {
 		"not compiled": {`pattern: "^alice$"`, `pattern: "("`},
 		"not allowed":  {"ttl: {default: 3s}", "ttl: {default: 3h}"},
 		"not YAML":     {"profiles:", "profiles: ["},
+		"not safe":     {"@every 10s", "@every 2s"}, // a restart would not take it
 	} {
 		s.text = good
 		s.edit(edit[0], edit[1]).reload(d)
@@ -111,8 +112,8 @@ func brokenReloads(t *testing.T, s *site, d *daemon, mine api.SignRequest) {
 		}
 	}
 	lines := strings.Count(d.out.String(), `"configuration was not reloaded, the old one stays"`)
-	if lines != 4 {
-		t.Errorf("%d lines in the log about 4 broken files", lines)
+	if lines != 5 {
+		t.Errorf("%d lines in the log about 5 broken files", lines)
 	}
 	d.logged(time.Second, "keyturn.yaml:")
 	d.logged(time.Second, "missing closing )")

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -84,9 +83,8 @@ func TestSecretsOfLocalCustody(t *testing.T) {
 			s.reload(d)
 			damaged, _ := d.key("rsa", "standby")
 			must(t, os.Truncate(s.path("custody/issuers/main/keys/"+damaged.Kid+".sealed"), 60))
-			must(t, d.cmd.Process.Signal(syscall.SIGTERM))
-			<-d.exited
-			docs["the output of the first run"], d.cmd = []byte(d.out.String()), nil
+			d.stop()
+			docs["the output of the first run"] = []byte(d.out.String())
 			s.text = strings.TrimSuffix(s.text, "more: 1\n")
 			d = s.start("web")
 		}

@@ -14,7 +14,7 @@ import (
 func TestVaultTokenRevoked(t *testing.T) {
 	t.Parallel()
 	server := sharedVault(t)
-	s := newVaultSite(t, server, server.Mount(t))
+	s := newVaultSite(t, server, server.Mount(t), "all")
 	d := s.start("web")
 	tr := startTraffic(&traffic{t: t, endpoints: []string{d.jwksURL()}, callers: []caller{{"web", d, ask("web")}}, cache: vaultCache})
 	d.reason(10*time.Second, "ok", "", "")
@@ -47,7 +47,7 @@ func TestVaultTokenRevoked(t *testing.T) {
 func TestVaultShortTokens(t *testing.T) {
 	t.Parallel()
 	server := sharedVault(t)
-	s := newVaultSite(t, server, server.Mount(t))
+	s := newVaultSite(t, server, server.Mount(t), "all")
 	server.Write(t, "auth/approle/role/"+s.role.Name, map[string]any{"token_ttl": "4s", "token_max_ttl": "8s"})
 	d := s.start("web")
 	d.reason(10*time.Second, "ok", "", "")
@@ -79,7 +79,7 @@ func TestVaultShortTokens(t *testing.T) {
 func TestVaultWrongSecretID(t *testing.T) {
 	t.Parallel()
 	server := sharedVault(t)
-	s := newVaultSite(t, server, server.Mount(t))
+	s := newVaultSite(t, server, server.Mount(t), "all")
 	must(t, os.WriteFile(s.role.SecretIDFile, []byte("00000000-0000-0000-0000-000000000000\n"), 0o600))
 	d := s.run()
 	d.reason(15*time.Second, "unavailable", "store_denied", "are role_id_file and secret_id_file of this role")
@@ -113,7 +113,7 @@ func TestVaultUnfitMount(t *testing.T) {
 		"unfit-late": {2, map[string]any{"cas_required": true, "delete_version_after": "24h"}, []string{"vault write unfit-late/config delete_version_after=0s"}},
 	} {
 		server.EnableKV(t, mount, tc.version, tc.settings)
-		s := newVaultSite(t, server, mount)
+		s := newVaultSite(t, server, mount, "all")
 		out, code := runToEnd(t, 20*time.Second, nil, "run", "--config", s.save())
 		if code != 1 {
 			t.Errorf("%s: exit code %d, want 1", mount, code)
@@ -136,7 +136,7 @@ func TestVaultUnfitMount(t *testing.T) {
 func TestVaultMountMissing(t *testing.T) {
 	t.Parallel()
 	server := sharedVault(t)
-	s := newVaultSite(t, server, "missing-mount")
+	s := newVaultSite(t, server, "missing-mount", "all")
 	d := s.run()
 	d.reason(15*time.Second, "unavailable", "store_denied", "vault secrets enable -path=missing-mount -version=2 kv")
 	server.EnableKV(t, "missing-mount", 2, map[string]any{"cas_required": true})

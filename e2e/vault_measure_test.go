@@ -14,7 +14,7 @@ import (
 // goals are 300 ms and 40 MB. It runs before the parallel tests do.
 func TestVaultMeasured(t *testing.T) {
 	server := sharedVault(t)
-	s := newVaultSite(t, server, server.Mount(t))
+	s := newVaultSite(t, server, server.Mount(t), "all")
 	s.edit("level: debug", "level: info").edit("outage_budget: 10s", "outage_budget: 60s").edit("@every 28s", "@every 2m")
 	s.start("web").stop()
 

@@ -38,7 +38,7 @@ func startTogether(t *testing.T, server *vaulttest.Server, mount string) ([]*vau
 	t.Helper()
 	var sites []*vaultSite
 	for i := range 3 {
-		s := newVaultSite(t, server, mount)
+		s := newVaultSite(t, server, mount, "all")
 		s.edit("timeout: 2s", "timeout: 10s")
 		sites = append(sites, s)
 		if i > 0 { // one issuer, whoever serves it
@@ -122,7 +122,7 @@ func turnTogether(t *testing.T, daemons []*daemon, root *secrets) {
 		tr.callers = append(tr.callers, caller{fmt.Sprint("replica ", i), d, ask("web")})
 	}
 	startTraffic(tr)
-	before := tr.kidNow("replica 0")
+	before := tr.signer("replica 0")
 	unnamed := unnamed(root)
 	if most := 2 * (len(daemons) - 1); len(unnamed) > most {
 		t.Errorf("%d halves of the founding have no name, want %d at most", len(unnamed), most)
@@ -132,29 +132,23 @@ func turnTogether(t *testing.T, daemons []*daemon, root *secrets) {
 		counted += d.rotations("web")
 	}
 	tr.rotation(60*time.Second, 5*time.Second)
-	within(t, 30*time.Second, "end of the first key", func() error {
-		if !root.isGone(before) {
-			return fmt.Errorf("root still reads something of it")
+	root.end(30*time.Second, before)
+	agree(t, daemons, root)
+	swept(t, root, unnamed)
+	within(t, 5*time.Second, "the same keys everywhere, each counted once", func() error {
+		kids, sum := tr.signers("replica 0"), 0
+		for i, d := range daemons {
+			sum += d.rotations("web")
+			if other := tr.signers(fmt.Sprint("replica ", i)); !slices.Equal(other, kids) {
+				return fmt.Errorf("replica %d signed with %v, replica 0 with %v", i, other, kids)
+			}
+		}
+		if turned := len(kids) - 1; sum != counted+turned {
+			return fmt.Errorf("the replicas count %d rotations together, want %d more than %d", sum, turned, counted)
 		}
 		return nil
 	})
-	agree(t, daemons, root)
-	swept(t, root, unnamed)
-	tr.without(func() {
-		for name, kids := range tr.kids {
-			if !slices.Equal(kids, tr.kids["replica 0"]) {
-				t.Errorf("%s signed with %v, replica 0 with %v", name, kids, tr.kids["replica 0"])
-			}
-		}
-		sum := 0
-		for _, d := range daemons {
-			sum += d.rotations("web")
-		}
-		if turned := len(tr.kids["replica 0"]) - 1; sum != counted+turned {
-			t.Errorf("the replicas count %d rotations together, want %d more than %d", sum, turned, counted)
-		}
-		tr.callers, tr.endpoints = nil, nil
-	})
+	tr.end()
 }
 
 // unnamed are the halves that the manifest does not name as keys.

@@ -31,26 +31,7 @@ var orders = api.SignRequest{
 func TestVaultRun(t *testing.T) {
 	t.Parallel()
 	server := sharedVault(t)
-	s := newVaultSite(t, server, server.Mount(t))
-	s.edit("url: http://", "url: https://").edit("insecure: true", "tls: {cert_file: tls.pem, key_file: tls.key}").
-		edit("{name: endpoint, http: true}", "{name: endpoint, http: true}\n      - {name: cluster, http: true, path: /kubernetes/jwks.json, view: kubernetes, required: false}\n    confirm: [\"https://"+s.public+"/.well-known/jwks.json\"]").
-		edit(`"@every 28s", max_token_ttl: 5s`, `"*/30 * * * * *", max_token_ttl: 12s`).edit("outage_budget: 10s", "outage_budget: 6s").
-		edit("profiles:\n", `  - {name: partners, issuer: main, algorithm: RS256, rsa_bits: 2048, rotate: "15/30 * * * * *", max_token_ttl: 4s}
-profiles:
-  - name: orders
-    ring: web
-    allow: [{socket: default, uid: `+fmt.Sprint(os.Getuid())+`}, {gid: 2000}]
-    subject: {pattern: "^user-[0-9]+$"}
-    audiences: ["api://orders"]
-    claims: {allow: [scope, tenant, client_id], require: [tenant, client_id], add: [{name: env, value: prod}]}
-    ttl: {default: 12s, max: 12s}
-    typ: at+jwt
-  - name: invoices
-    ring: partners
-    allow: [{socket: default}]
-    subject: {from_peer: "uid:{uid}"}
-    audiences: ["https://partner.example"]
-`)
+	s := newVaultSite(t, server, server.Mount(t), "all").likeInProduction()
 	client := s.certificate()
 	env := []string{"SSL_CERT_FILE=" + s.path("ca.pem")}
 	d := start(t, s.daemon(), env, "run", "--config", s.save())
@@ -78,26 +59,42 @@ profiles:
 		}
 	}
 	root.matches(fetchSet(t, tr, jwks), live...)
-	old := tr.kids["orders"][0]
-	within(t, 30*time.Second, "end of "+old, func() error {
-		if !root.isGone(old) {
-			return fmt.Errorf("root still reads something of it")
-		}
-		return nil
-	})
+	root.end(30*time.Second, tr.signers("orders")[0])
 
 	said := d.answers()
-	tr.without(func() {
-		tr.callers, tr.endpoints = nil, nil
-		if len(s.accessors()) != 1 {
-			t.Errorf("the daemon has %d tokens", len(s.accessors()))
-		}
-		d.stop()
-	})
+	tr.end()
+	if tokens := s.accessors(); len(tokens) != 1 {
+		t.Errorf("the daemon has %d Vault tokens", len(tokens))
+	}
+	d.stop()
 	if left := s.accessors(); len(left) != 0 {
 		t.Errorf("%d Vault tokens outlive SIGTERM", len(left))
 	}
 	root.nowhere(said, s.dir)
+}
+
+// likeInProduction edits the file into one such as README's readers write.
+func (s *vaultSite) likeInProduction() *vaultSite {
+	s.edit("url: http://", "url: https://").edit("insecure: true", "tls: {cert_file: tls.pem, key_file: tls.key}").
+		edit("{name: endpoint, http: true}", "{name: endpoint, http: true}\n      - {name: cluster, http: true, path: /kubernetes/jwks.json, view: kubernetes, required: false}\n    confirm: [\"https://"+s.public+"/.well-known/jwks.json\"]").
+		edit(`"@every 28s", max_token_ttl: 5s`, `"*/30 * * * * *", max_token_ttl: 12s`).edit("outage_budget: 10s", "outage_budget: 6s").
+		edit("profiles:\n", `  - {name: partners, issuer: main, algorithm: RS256, rsa_bits: 2048, rotate: "15/30 * * * * *", max_token_ttl: 4s}
+profiles:
+  - name: orders
+    ring: web
+    allow: [{socket: default, uid: `+fmt.Sprint(os.Getuid())+`}, {gid: 2000}]
+    subject: {pattern: "^user-[0-9]+$"}
+    audiences: ["api://orders"]
+    claims: {allow: [scope, tenant, client_id], require: [tenant, client_id], add: [{name: env, value: prod}]}
+    ttl: {default: 12s, max: 12s}
+    typ: at+jwt
+  - name: invoices
+    ring: partners
+    allow: [{socket: default}]
+    subject: {from_peer: "uid:{uid}"}
+    audiences: ["https://partner.example"]
+`)
+	return s
 }
 
 // certificate writes ca.pem, tls.pem and tls.key, and returns a client that
@@ -122,35 +119,13 @@ func TestVaultRolesApart(t *testing.T) {
 	rotator := newVaultSite(t, server, mount, "rotator")
 	jwks := "http://" + publisher.public + "/.well-known/jwks.json"
 	sites := map[string]*vaultSite{"publisher": publisher, "signer": signer, "rotator": rotator}
-	daemons := map[string]*daemon{}
-	for _, s := range sites {
-		// The same issuer in every file.
-		s.edit("url: http://"+s.public, "url: http://"+publisher.public)
-		s.edit("      - {name: file, file: jwks.json}\n      - {name: endpoint, http: true}\n",
-			"      - {name: file, file: jwks.json, required: false}\n      - {name: endpoint, http: true, required: false}\n    confirm: [\""+jwks+"\"]\n")
-	}
-	daemons["signer"], daemons["rotator"] = signer.run(), rotator.run()
-	daemons["signer"].logged(20*time.Second, `"msg":"started"`)
-	// Nobody publishes yet: nothing may be signed, whatever is in Vault.
 	root := newSecrets(rotator, "main")
-	within(t, 20*time.Second, "a first key that waits", func() error {
-		k, found := daemons["signer"].key("web", "standby")
-		if root.collect(); !found || len(root.halves) != 1 || !slices.Equal(k.WaitingFor, []string{jwks}) {
-			return fmt.Errorf("standby %+v, halves in Vault %d", k, len(root.halves))
-		}
-		return nil
-	})
-	for range 10 {
-		daemons["signer"].cannotSign(t)
-		time.Sleep(200 * time.Millisecond)
-	}
-	daemons["publisher"] = publisher.run()
-	daemons["signer"].canSign(30*time.Second, "web")
+	daemons := startApart(t, sites, root, jwks)
 	tr := startTraffic(&traffic{
 		t: t, endpoints: []string{jwks}, callers: []caller{{"web", daemons["signer"], ask("web")}}, cache: vaultCache,
 	})
 	root.collect()
-	mayOnly(t, sites, root, tr.kidNow("web"))
+	mayOnly(t, sites, root, tr.signer("web"))
 	// The standby is too young, and only the rotator rotates.
 	for name, want := range map[string]int{"rotator": 1, "signer": 2, "publisher": 2} {
 		if out, said, code := cli(t, nil, "rotate", "web", "--yes", "--admin-socket", daemons[name].admin); code != want {
@@ -160,13 +135,8 @@ func TestVaultRolesApart(t *testing.T) {
 	tr.rotation(60*time.Second, 5*time.Second)
 	root.collect()
 	standby, _ := daemons["rotator"].key("web", "standby")
-	root.matches(fetchSet(t, tr, jwks), append(tr.kids["web"], standby.Kid)...)
-	within(t, 30*time.Second, "end of the first key", func() error {
-		if !root.isGone(tr.kids["web"][0]) {
-			return fmt.Errorf("root still reads something of it")
-		}
-		return nil
-	})
+	root.matches(fetchSet(t, tr, jwks), append(tr.signers("web"), standby.Kid)...)
+	root.end(30*time.Second, tr.signers("web")[0])
 	for name, d := range daemons {
 		d.reason(10*time.Second, "ok", "", "")
 		if _, h, err := d.health("/readyz/signer"); err != nil || (h.Status == "ok") != (name == "signer") {
@@ -179,8 +149,38 @@ func TestVaultRolesApart(t *testing.T) {
 			docs[name+": "+what] = doc
 		}
 	}
-	tr.without(func() { tr.callers, tr.endpoints = nil, nil })
+	tr.end()
 	root.nowhere(docs, publisher.dir, signer.dir, rotator.dir)
+}
+
+// startApart gives the same issuer to all and starts the publisher last: till
+// then nothing may be signed, whatever is in Vault.
+func startApart(t *testing.T, sites map[string]*vaultSite, root *secrets, jwks string) map[string]*daemon {
+	t.Helper()
+	daemons := map[string]*daemon{}
+	for _, s := range sites {
+		// The same issuer in every file.
+		s.edit("url: http://"+s.public, "url: http://"+sites["publisher"].public)
+		s.edit("      - {name: file, file: jwks.json}\n      - {name: endpoint, http: true}\n",
+			"      - {name: file, file: jwks.json, required: false}\n      - {name: endpoint, http: true, required: false}\n    confirm: [\""+jwks+"\"]\n")
+	}
+	daemons["signer"], daemons["rotator"] = sites["signer"].run(), sites["rotator"].run()
+	daemons["signer"].logged(20*time.Second, `"msg":"started"`)
+	// Nobody publishes yet: nothing may be signed, whatever is in Vault.
+	within(t, 20*time.Second, "a first key that waits", func() error {
+		k, found := daemons["signer"].key("web", "standby")
+		if root.collect(); !found || len(root.halves) != 1 || !slices.Equal(k.WaitingFor, []string{jwks}) {
+			return fmt.Errorf("standby %+v, halves in Vault %d", k, len(root.halves))
+		}
+		return nil
+	})
+	for range 10 {
+		daemons["signer"].cannotSign(t)
+		time.Sleep(200 * time.Millisecond)
+	}
+	daemons["publisher"] = sites["publisher"].run()
+	daemons["signer"].canSign(30*time.Second, "web")
+	return daemons
 }
 
 // mayOnly tries with each role's own token what the other roles do.
@@ -236,17 +236,4 @@ func has(secret *vaultapi.Secret, err error) error {
 		err = fmt.Errorf("nothing there")
 	}
 	return err
-}
-
-// kidNow is who signs for a caller, once somebody does.
-func (tr *traffic) kidNow(name string) string {
-	tr.t.Helper()
-	var kid string
-	within(tr.t, 10*time.Second, "a token for "+name, func() error {
-		if kid, _ = tr.signer(name); kid == "" {
-			return fmt.Errorf("none")
-		}
-		return nil
-	})
-	return kid
 }

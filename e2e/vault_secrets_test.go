@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,6 +21,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -123,6 +125,17 @@ func (s *secrets) isGone(kid string) bool {
 		}
 	}
 	return true
+}
+
+// end waits until root reads nothing of a half.
+func (s *secrets) end(limit time.Duration, kid string) {
+	s.t.Helper()
+	within(s.t, limit, "end of the private half of "+kid, func() error {
+		if !s.isGone(kid) {
+			return errors.New("root still reads something of it")
+		}
+		return nil
+	})
 }
 
 // needles are what would give a private half away: its secret numbers, and

@@ -17,7 +17,6 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/keyturn/keyturn/custody/custodytest/vaulttest"
-	"github.com/keyturn/keyturn/custody/vaultkv"
 )
 
 // vaultFile is a configuration on Vault with a fast clockwork: tail 7s, S
@@ -104,18 +103,19 @@ type vaultSite struct {
 	role  vaulttest.AppRole
 }
 
-// newVaultSite has an AppRole of its own under the least policy for its roles,
-// all of them where none is named.
-func newVaultSite(t *testing.T, server *vaulttest.Server, mount string, roles ...string) *vaultSite {
+// newVaultSite has an AppRole of its own under a policy of deploy/vault: that of
+// one role, or of all.
+func newVaultSite(t *testing.T, server *vaulttest.Server, mount, role string) *vaultSite {
 	t.Helper()
-	text, err := vaultkv.Policy(mount, nil, roles...)
+	text, err := os.ReadFile("../deploy/vault/" + role + ".hcl")
 	must(t, err)
+	policy := strings.ReplaceAll(string(text), `path "keyturn/`, `path "`+mount+"/")
 	s := &vaultSite{site: newSite(t), vault: server, mount: mount}
-	s.role = server.AppRole(t, vaulttest.AppRoleOptions{Policies: []string{server.Policy(t, text)}})
+	s.role = server.AppRole(t, vaulttest.AppRoleOptions{Policies: []string{server.Policy(t, policy)}})
 	s.text = strings.NewReplacer("VAULT", server.URL(), "MOUNT", mount, "ROLE_ID", s.role.RoleIDFile, "SECRET_ID", s.role.SecretIDFile,
 		"PUBLIC", s.public, "STATUS", s.status).Replace(vaultFile)
-	if len(roles) > 0 {
-		s.edit("[rotator, signer, publisher]", "["+strings.Join(roles, ", ")+"]")
+	if role != "all" {
+		s.edit("[rotator, signer, publisher]", "["+role+"]")
 	}
 	return s
 }

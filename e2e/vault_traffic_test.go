@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -204,29 +205,43 @@ func verifyCopy(token string, set jose.JSONWebKeySet) error {
 	return nil
 }
 
-// signer is the kid that signed last for a caller, and how many have so far.
-func (tr *traffic) signer(name string) (string, int) {
+// signers are the kids that have signed for a caller, in order.
+func (tr *traffic) signers(name string) []string {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	kids := tr.kids[name]
-	if len(kids) == 0 {
-		return "", 0
-	}
-	return kids[len(kids)-1], len(kids)
+	return slices.Clone(tr.kids[name])
 }
 
-// rotation waits until another key than before signs for every caller, then
-// until nobody may use a copy or a token from before any more.
+// signer is the kid that signs for a caller, once somebody does.
+func (tr *traffic) signer(name string) string {
+	tr.t.Helper()
+	var kids []string
+	within(tr.t, 10*time.Second, "a token for "+name, func() error {
+		if kids = tr.signers(name); len(kids) == 0 {
+			return errors.New("none")
+		}
+		return nil
+	})
+	return kids[len(kids)-1]
+}
+
+// end asks for nothing any more.
+func (tr *traffic) end() {
+	tr.without(func() { tr.callers, tr.endpoints = nil, nil })
+}
+
+// rotation waits until another key than now signs for every caller, then until
+// nobody may use a copy or a token from before any more.
 func (tr *traffic) rotation(limit time.Duration, tokenLife time.Duration) {
 	tr.t.Helper()
-	before := map[string]int{}
+	before := map[string]string{}
 	for _, c := range tr.callers {
-		before[c.name] = len(tr.kids[c.name])
+		before[c.name] = tr.signer(c.name)
 	}
 	within(tr.t, limit, "rotation", func() error {
-		for _, c := range tr.callers {
-			if kid, n := tr.signer(c.name); n <= max(before[c.name], 1) {
-				return fmt.Errorf("%s: %s still signs", c.name, kid)
+		for name, kid := range before {
+			if tr.signer(name) == kid {
+				return fmt.Errorf("%s: %s still signs", name, kid)
 			}
 		}
 		return nil

@@ -327,12 +327,16 @@ func (p *planner) overdue() {
 			continue
 		}
 		due := p.due(r)
-		if slack := 2 * time.Duration(p.next.Config.SyncInterval); !due.IsZero() && p.in.Now.After(due.Add(slack)) {
-			p.alarm(Alarm{Code: "rotation_overdue", Ring: r.Name, Kid: active.JWK.Kid, Since: due,
-				Message: fmt.Sprintf("ring %q was due to rotate at %s: %s", r.Name, due.Format(time.RFC3339), p.wait(standby))})
+		if due.IsZero() || !p.in.Now.After(p.next.Expected(r.Name, due, p.in.Now).Add(p.slack())) {
+			continue
 		}
+		p.alarm(Alarm{Code: "rotation_overdue", Ring: r.Name, Kid: active.JWK.Kid, Since: due,
+			Message: fmt.Sprintf("ring %q was due to rotate at %s: %s", r.Name, due.Format(time.RFC3339), p.wait(standby))})
 	}
 }
+
+// slack is how late a rotation may be before it is told: two ticks.
+func (p *planner) slack() time.Duration { return 2 * time.Duration(p.next.Config.SyncInterval) }
 
 func (p *planner) wait(standby *Key) string {
 	if standby == nil {

@@ -98,6 +98,18 @@ func (s *Snapshot) SafeAt(k *Key, now time.Time) time.Time {
 	return slowest.Add(s.Lead(now))
 }
 
+// Expected is when a rotation that is due at a time can be done if all goes
+// well: not before the lead of its standby has passed. A young ring whose
+// schedule runs soon after its first key waits like that, and nothing is wrong.
+func (s *Snapshot) Expected(ring string, due, now time.Time) time.Time {
+	if k := s.Standby(ring); k != nil {
+		if at := k.Created.Add(s.Lead(now)); at.After(due) {
+			return at
+		}
+	}
+	return due
+}
+
 // ServeUntil is how long a replica may serve this snapshot without hearing of
 // a newer one: until the last token that could be signed under its lease, or
 // was signed before by a key that is closed, has expired everywhere.

@@ -193,3 +193,34 @@ func TestCloneIsDeep(t *testing.T) {
 		t.Errorf("changing a clone changed the original: %s", again)
 	}
 }
+
+// TestExpected: a rotation that is due before its standby can be proven is
+// expected when it is, and told as overdue after that only.
+func TestExpected(t *testing.T) {
+	s := &Snapshot{Config: bucketConfig()} // lead 910s
+	if got := s.Expected("web", at(500), at(500)); !got.Equal(at(500)) {
+		t.Errorf("without a standby: %v", got)
+	}
+	s.Keys = []Key{{JWK: testJWK(t, EdDSA, 0, 1), Ring: "web", Custody: "vaultkv", Created: at(100)}}
+	for due, want := range map[int]int{500: 1010, 1009: 1010, 1010: 1010, 2000: 2000} {
+		if got := s.Expected("web", at(due), at(due)); !got.Equal(at(want)) {
+			t.Errorf("due at %v: expected at %v, want %v", at(due), got, at(want))
+		}
+	}
+
+	l := newLife(t, bucketConfig())
+	soon := func(in *Input) {
+		in.NextRun = func(_ string, after time.Time) time.Time { return after.Add(time.Minute) }
+	}
+	l.turn(soon)
+	l.publish()
+	l.turn(soon) // active, and due in a minute; its standby is created now
+	l.wait(930 * time.Second)
+	if l.turn(soon); len(l.out.Alarms) != 0 {
+		t.Errorf("a young ring waits its lead: alarms %v", l.out.Alarms)
+	}
+	l.wait(time.Millisecond)
+	if l.turn(soon); !slices.Equal(codes(l.out), []string{"rotation_overdue"}) {
+		t.Errorf("its target is behind: alarms %v", codes(l.out))
+	}
+}

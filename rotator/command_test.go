@@ -242,7 +242,7 @@ func TestTwoIssuers(t *testing.T) {
 		other.change(func() { other.down = keyring.ErrUnavailable })
 		w.change(func() { w.down = keyring.ErrDenied })
 		sleep(5 * time.Minute)
-		for range 5 {
+		for range 100 {
 			if got := r.alarms(); !slices.Equal(got, []string{"store_denied", "store_unavailable"}) {
 				t.Errorf("alarms %v are not in the order of the issuers", got)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,8 @@ const (
 	// tickTimeout bounds one tick, so that a store that accepts and never
 	// answers is noticed. Generating an RSA key of 4096 bits can take seconds.
 	tickTimeout = 60 * time.Second
+	// slowTick is how long a tick may take before health says so.
+	slowTick = 6 * time.Second
 )
 
 // loop is one issuer's.
@@ -38,6 +41,8 @@ type loop struct {
 
 	// beat is when the loop last began or ended a tick, in Unix nanoseconds.
 	beat atomic.Int64
+	// busy is when the tick that runs now began, 0 between ticks.
+	busy atomic.Int64
 
 	mu       sync.Mutex // guards what follows
 	snapshot *keyring.Snapshot
@@ -108,8 +113,13 @@ func (l *loop) run(ctx context.Context) {
 
 // tick is one reconcile and returns how long to sleep.
 func (l *loop) tick(ctx context.Context, cmd *command) time.Duration {
-	l.beat.Store(time.Now().UnixNano())
-	defer func() { l.beat.Store(time.Now().UnixNano()) }()
+	began := time.Now().UnixNano()
+	l.beat.Store(began)
+	l.busy.Store(began)
+	defer func() {
+		l.busy.Store(0)
+		l.beat.Store(time.Now().UnixNano())
+	}()
 	bounded, cancel := context.WithTimeout(ctx, tickTimeout)
 	defer cancel()
 	if l.mark.unkept != nil { // again, also while the store is away
@@ -167,8 +177,24 @@ func (l *loop) hasRing(name string) bool {
 
 func (l *loop) status() Status {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return Status{Snapshot: l.snapshot, ReadAt: l.readAt, Alarms: l.alarms}
+	s := Status{Snapshot: l.snapshot, ReadAt: l.readAt, Alarms: l.alarms}
+	l.mu.Unlock()
+	if stuck, ok := l.stuck(time.Now()); ok && findAlarm(s.Alarms, stuck) == nil {
+		s.Alarms = append(slices.Clone(s.Alarms), stuck)
+	}
+	return s
+}
+
+// stuck is the alarm for a tick that takes long: a store that accepts and does
+// not answer is told before the tick gives up on it.
+func (l *loop) stuck(now time.Time) (keyring.Alarm, bool) {
+	busy := l.busy.Load()
+	if busy == 0 || now.Sub(time.Unix(0, busy)) < slowTick {
+		return keyring.Alarm{}, false
+	}
+	since := time.Unix(0, busy)
+	return keyring.Alarm{Code: "store_unavailable", Issuer: l.file.Name, Since: since,
+		Message: fmt.Sprintf("the store has been working on one step for %s; it is waited for", now.Sub(since).Round(time.Second))}, true
 }
 
 // setAlarms replaces the alarms, keeps since when each has been true, and logs

@@ -107,6 +107,9 @@ func refusesToGoBack(t *testing.T, restart bool, code, says string, put func(old
 	if s := r.rot.Status("main").Snapshot; s == nil || s.Generation != seen.Generation || s.WriteID != seen.WriteID {
 		t.Errorf("it goes by %+v", s)
 	}
+	if len(r.accepted) == 0 {
+		t.Fatal("it handed on nothing")
+	}
 	if last := r.accepted[len(r.accepted)-1]; last.Generation != seen.Generation || last.WriteID != seen.WriteID {
 		t.Errorf("it handed on generation %d after %d", last.Generation, seen.Generation)
 	}

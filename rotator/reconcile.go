@@ -336,9 +336,6 @@ func (c *command) answerSaved(s *keyring.Snapshot, out keyring.Outcome) {
 
 func (c *command) rotation(s *keyring.Snapshot, out keyring.Outcome) Rotation {
 	var r Rotation
-	if out.Next == nil {
-		return r
-	}
 	if before := s.Active(c.ring); before != nil {
 		r.Retired = out.Next.Key(before.JWK.Kid)
 	}

@@ -223,7 +223,7 @@ func TestFoundedWhileLooking(t *testing.T) {
 			return works
 		}
 		r := w.start()
-		sleep(time.Minute)
+		synctest.Wait() // no second look is needed
 		if got := r.alarms(); got != nil || w.manifest().Lineage != "other" {
 			t.Errorf("alarms %v, lineage %s", got, w.manifest().Lineage)
 		}

@@ -117,7 +117,7 @@ func checkAddress(cfg Config) error {
 	case cfg.Insecure || isLoopback(u.Hostname()):
 		return nil
 	}
-	return fmt.Errorf("address %q: http would send private keys over the network in the clear; use https (or set insecure, knowing that)", cfg.Address)
+	return fmt.Errorf("address %q: http would send private keys over the network in the clear; use https", cfg.Address)
 }
 
 // redactURL leaves out what an address should not have held.

@@ -76,7 +76,7 @@ func openVault(cfg *configs.Config, log *slog.Logger) (*custody, error) {
 func newSession(cfg *configs.Config, log *slog.Logger) (*vaultsession.Session, error) {
 	v := cfg.Vault
 	return vaultsession.New(vaultsession.Config{
-		Address: v.Address, Namespace: v.Namespace, CACertFile: v.CACertFile, Timeout: time.Duration(v.Timeout),
+		Address: v.Address, Namespace: v.Namespace, CACertFile: v.CACertFile, Timeout: time.Duration(v.Timeout), Insecure: v.Insecure,
 		Auth: vaultsession.Auth{
 			Method: v.Auth.Method, Mount: v.Auth.Mount, RoleIDFile: v.Auth.RoleIDFile, SecretIDFile: v.Auth.SecretIDFile,
 			TokenFile: v.Auth.TokenFile, Token: v.Auth.Token.Reveal,

@@ -36,6 +36,10 @@ func (d *daemon) reload() {
 var errTLS = errors.New("listen.public: it cannot begin or end to use TLS while it is open: restart keyturn for that, or put tls back")
 
 func (d *daemon) apply(next *configs.Config) error {
+	// A file with which the next start would fail is told now.
+	if _, err := resolve(next); err != nil {
+		return err
+	}
 	certificate, err := loadCertificate(next.Listen.Public.TLS)
 	if err != nil {
 		return err
