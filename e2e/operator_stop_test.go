@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -147,6 +148,60 @@ func TestStopUnderLoad(t *testing.T) {
 		t.Errorf("%d tokens in the audit log, %d released", allowed, want)
 	}
 	t.Logf("%d tokens and %d batches, %d answers after the signal", ones.answered.Load(), many.answered.Load(), ones.late.Load())
+}
+
+// TestStopWithRequestsOnTheirWay: the process is kept from running while
+// requests are sent to it, on held connections and on new ones, and SIGTERM
+// after them. Each is answered.
+func TestStopWithRequestsOnTheirWay(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	d := s.start("web")
+	body, err := json.Marshal(ask("web"))
+	must(t, err)
+	request := fmt.Sprintf("POST /v1/sign HTTP/1.1\r\nHost: keyturn\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	const each = 60
+	var conns []net.Conn
+	send := func() {
+		conn, err := net.Dial("unix", d.sign)
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+		_, err = conn.Write([]byte(request))
+		must(t, err)
+		conns = append(conns, conn)
+	}
+	read := func(conn net.Conn) {
+		t.Helper()
+		var tok api.SignResponse
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err == nil {
+			err = json.NewDecoder(resp.Body).Decode(&tok)
+		}
+		if err != nil || resp.StatusCode != 200 || tok.Token == "" {
+			t.Errorf("no answer to a request that was sent before SIGTERM: %v", err)
+		}
+	}
+	for range each {
+		send()
+	}
+	for _, held := range conns {
+		read(held)
+	}
+	must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
+	for _, held := range conns {
+		_, err := held.Write([]byte(request))
+		must(t, err)
+	}
+	for range each {
+		send()
+	}
+	must(t, d.cmd.Process.Signal(syscall.SIGTERM))
+	must(t, d.cmd.Process.Signal(syscall.SIGCONT))
+	for _, conn := range conns {
+		read(conn)
+	}
+	d.stop()
 }
 
 // TestStopsAtOnce: a second SIGTERM, or SIGINT, and a daemon that has not yet
