@@ -36,12 +36,12 @@ func (d *daemon) ok(args ...string) string {
 // TestCommandLine: sign, verify, jwks, keys and status against a daemon.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
-	s := newSite(t).edit("@every 10s", "@every 1h")
+	s := newSite(t).edit("@every 10s", "@every 1h").edit("max_token_ttl: 10s", "max_token_ttl: 2m")
 	d := s.start("web")
 	d.standby(10*time.Second, "web")
-	token := strings.TrimSpace(d.ok("sign", "--profile", "web", "--subject", "alice", "--audience", "a", "--audience", "b", "--ttl", "9s", "--claims", `{"n":12345678901234567890,"x":[1.0]}`))
+	token := strings.TrimSpace(d.ok("sign", "--profile", "web", "--subject", "alice", "--audience", "a", "--audience", "b", "--ttl", "119s", "--claims", `{"n":12345678901234567890,"x":[1.0]}`))
 	claims := claimsOf(token)
-	if fmt.Sprint(claims["aud"]) != "[a b]" || claims["exp"].(float64)-claims["iat"].(float64) != 10 {
+	if fmt.Sprint(claims["aud"]) != "[a b]" || claims["exp"].(float64)-claims["iat"].(float64) != 120 {
 		t.Errorf("claims %v", claims)
 	}
 	jwks := s.path("jwks-of-cli.json")

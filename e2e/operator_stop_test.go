@@ -201,7 +201,14 @@ func TestStopWithRequestsOnTheirWay(t *testing.T) {
 	for _, conn := range conns {
 		read(conn)
 	}
-	d.stop()
+	select {
+	case err := <-d.exited:
+		if d.cmd = nil; err != nil {
+			t.Errorf("after SIGTERM: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it has not ended within 10 s of SIGTERM")
+	}
 }
 
 // TestStopsAtOnce: a second SIGTERM, or SIGINT, and a daemon that has not yet

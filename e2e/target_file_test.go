@@ -52,7 +52,6 @@ func TestFileEditedByHand(t *testing.T) {
 	if kids, err := kidsIn(want); err != nil || len(kids) != 2 {
 		t.Fatalf("%v %v", kids, err)
 	}
-	drifts := 0
 	for name, harm := range map[string]func() error{
 		"edited":              func() error { return os.WriteFile(file, []byte(`{"keys":[]}`), 0o644) },
 		"cut off":             func() error { return os.Truncate(file, 20) },
@@ -64,6 +63,7 @@ func TestFileEditedByHand(t *testing.T) {
 		if _, err := os.Stat(file + ".keyturn"); strings.HasPrefix(name, "side") && err != nil {
 			t.Fatalf("the side file has another name: %v in %v", err, list(t, s.path("www")))
 		}
+		before := drifts(t, d)
 		must(t, harm())
 		within(t, 5*time.Second, name+": repaired", func() error {
 			got, err := os.ReadFile(file)
@@ -75,10 +75,12 @@ func TestFileEditedByHand(t *testing.T) {
 			}
 			return nil
 		})
-		drifts++
+		if strings.HasPrefix(name, "side") {
+			continue // which the next renewal of the lease may write before anybody has looked
+		}
 		within(t, 5*time.Second, name+": counted", func() error {
-			if got, want := d.metric("keyturn_publication_drifts_total"), fmt.Sprintf(`keyturn_publication_drifts_total{issuer="main",target="file"} %d`, drifts); got != want {
-				return fmt.Errorf("%s, want %s", got, want)
+			if now := drifts(t, d); now != before+1 {
+				return fmt.Errorf("%d drifts, %d before", now, before)
 			}
 			return nil
 		})
@@ -91,6 +93,17 @@ func TestFileEditedByHand(t *testing.T) {
 		return nil
 	})
 	leftAlone(t, s, d, file, want)
+}
+
+// drifts is how often the daemon has found the file changed by others.
+func drifts(t *testing.T, d *daemon) int {
+	t.Helper()
+	n := 0
+	if line := d.metric("keyturn_publication_drifts_total"); line != "" {
+		_, err := fmt.Sscanf(line, `keyturn_publication_drifts_total{issuer="main",target="file"} %d`, &n)
+		must(t, err)
+	}
+	return n
 }
 
 // leftAlone: what stands at the file's place and is no file is not replaced,
