@@ -20,6 +20,9 @@ import (
 func post(t *testing.T, socket, path string, body []byte) answer {
 	t.Helper()
 	client := overUnix(socket)
+	// With Connection: close the server hangs up on what it has not read.
+	client.Transport.(*http.Transport).DisableKeepAlives = false
+	defer client.CloseIdleConnections()
 	resp, err := client.Post("http://keyturn"+path, "", bytes.NewReader(body))
 	if err != nil {
 		t.Fatalf("%s with %d bytes: %v", path, len(body), err)
