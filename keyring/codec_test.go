@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,11 +14,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// golden is a manifest of schema 1 with every member filled. It is never made
-// anew: whatever this code becomes, it reads and writes these bytes.
-func golden(t testing.TB) []byte {
+// golden is a manifest of schema 1 with every member that it began with. It is
+// never made anew: whatever this code becomes, it reads and writes these bytes.
+func golden(t testing.TB) []byte { return goldenFile(t, "manifest-v1.json") }
+
+// goldenLater has the members that came later: store_version, forced, and
+// what adoption and keyturn accept write.
+func goldenLater(t testing.TB) []byte { return goldenFile(t, "manifest-v1-emergency.json") }
+
+func goldenFile(t testing.TB, name string) []byte {
 	t.Helper()
-	doc, err := os.ReadFile("testdata/manifest-v1.json")
+	doc, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,6 +38,21 @@ func decoded(t testing.TB, doc []byte) *Snapshot {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func TestGoldenManifestWithLaterMembers(t *testing.T) {
+	doc := goldenLater(t)
+	s := decoded(t, doc)
+	again, err := Encode(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(doc), string(again)); diff != "" {
+		t.Errorf("it is written with other bytes (-want +got):\n%s", diff)
+	}
+	if s.StoreVersion != 44 || s.Frozen.StoreVersion != 61 || s.Keys[0].Forced.IsZero() || s.Adopted[0].Revoked.IsZero() || s.Config.Targets[0].AdoptUntil.IsZero() {
+		t.Errorf("misread: %+v", s)
+	}
 }
 
 func TestGoldenManifest(t *testing.T) {
@@ -99,6 +121,7 @@ func TestGoldenManifestIsFull(t *testing.T) {
 		}
 	}
 	walk("Snapshot", reflect.ValueOf(*decoded(t, golden(t))))
+	walk("Snapshot", reflect.ValueOf(*decoded(t, goldenLater(t))))
 	if len(filled) < 60 {
 		t.Errorf("only %d fields were looked at", len(filled))
 	}

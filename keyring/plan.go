@@ -34,8 +34,20 @@ type Input struct {
 	Orphans []string
 	// Gone are kids whose private halves were read back as destroyed.
 	Gone []string
-	// Rotate names the rings that an operator wants rotated now.
-	Rotate []string
+	// Others says that another replica wrote the snapshot: it is likely to be
+	// generating the key that is missing, so this one waits a little.
+	Others bool
+	// Damaged are kids whose private halves were found missing, or not to match
+	// their public halves. Such a key does not sign; a standby is replaced.
+	Damaged []string
+	// Foreign holds, by target, the keys of a set that stands there and that
+	// keyturn did not write.
+	Foreign map[string][]JWK
+	// ClockDoubt says why this replica's clock cannot be trusted now, empty
+	// where it can: nothing is written, closed or destroyed by it.
+	ClockDoubt string
+	// Command is what an operator asks for.
+	Command Command
 }
 
 // Fresh is a key whose private half has been deposited and that no manifest names yet.
@@ -52,13 +64,17 @@ type Outcome struct {
 	Next *Snapshot
 	// Events tell what Next changes.
 	Events []Event
+	// Halted says that nobody may plan on this manifest now; the alarms say why.
+	Halted bool
 	// Create are the rings that need a key: deposit the private halves, then
 	// plan again with them in Input.Fresh.
 	Create []Ring
 	// Destroy are the private halves that the given snapshot shows closed.
 	Destroy []Half
-	// Refused are rotations that were asked for and would break the promise, by ring.
-	Refused map[string]error
+	// Refused is why the command is not carried out: *NotSafeYetError for a
+	// rotation that would break the promise, ErrUnknownRing, ErrUnknownKey,
+	// ErrClosed, ErrNoKey; nil where it is, or where there is none.
+	Refused error
 	Alarms  []Alarm
 	// Wake is the next instant at which time alone makes something due.
 	Wake time.Time
@@ -85,6 +101,15 @@ const (
 	KeyForgotten       EventKind = "key_forgotten"
 	OrphanClosed       EventKind = "orphan_closed"
 	OrphanDestroyed    EventKind = "orphan_destroyed"
+	// KeyReinstated: a retired key signs again, by a rollback or a revocation.
+	KeyReinstated EventKind = "key_reinstated"
+	KeyRevoked    EventKind = "key_revoked"
+	// KeyForced: an operator let a standby sign that was not proven.
+	KeyForced  EventKind = "key_forced"
+	KeyAdopted EventKind = "key_adopted"
+	// ManifestFrozen and ManifestAccepted are written by Freeze and Accept.
+	ManifestFrozen   EventKind = "manifest_frozen"
+	ManifestAccepted EventKind = "manifest_accepted"
 )
 
 // Event is one change that a plan makes.
@@ -108,30 +133,32 @@ func Plan(s *Snapshot, in Input) Outcome {
 		return found(in)
 	}
 	if s.Schema != Schema {
-		return Outcome{Alarms: []Alarm{{Code: "manifest_schema", Issuer: s.Config.Name, Since: in.Now,
+		return Outcome{Halted: true, Alarms: []Alarm{{Code: "manifest_schema", Issuer: s.Config.Name, Since: in.Now,
 			Message: fmt.Sprintf("the manifest has schema %d and this keyturn writes %d: it reads and signs within the lease, and changes nothing; run a newer keyturn", s.Schema, Schema)}}}
 	}
 	if s.Frozen != nil {
-		return Outcome{Alarms: []Alarm{{Code: "frozen", Issuer: s.Config.Name, Since: s.Frozen.At,
+		return Outcome{Halted: true, Alarms: []Alarm{{Code: "frozen", Issuer: s.Config.Name, Since: s.Frozen.At,
 			Message: "the manifest is frozen: " + s.Frozen.Reason}}}
+	}
+	if out, stop := s.doubt(in); stop {
+		return out
 	}
 	p := &planner{base: s, next: s.Clone(), in: in}
 	p.out.Destroy = closedHalves(s)
 	p.config()
+	p.adopted()
 	p.records()
 	p.confirm()
+	p.command()
 	p.standbys()
 	if p.founded() {
 		p.rotate()
 		p.lease()
 		p.close()
 		p.forget()
-	} else {
-		for _, ring := range in.Rotate {
-			p.refuse(ring, &NotSafeYetError{Ring: ring})
-		}
 	}
 	p.overdue()
+	p.damaged()
 	p.out.Wake = p.wake()
 	if p.changed {
 		p.next.Generation++
@@ -141,9 +168,30 @@ func Plan(s *Snapshot, in Input) Outcome {
 	return p.out
 }
 
+// doubt stops a plan whose clock is in doubt: by a clock that is ahead every
+// key would close at once, and by one that is behind a lease would last too long.
+func (s *Snapshot) doubt(in Input) (Outcome, bool) {
+	why := in.ClockDoubt
+	if why == "" && s.LeaseFault(in.Now) {
+		why = fmt.Sprintf("the lease in the manifest ends at %s, later than any replica with a sound clock would write: the clock here, or there, is wrong", s.Lease.Format(time.RFC3339))
+	}
+	if why == "" {
+		return Outcome{}, false
+	}
+	return Outcome{Halted: true, Alarms: []Alarm{clockFault(in, s.Config.Name, why)}}, true
+}
+
+func clockFault(in Input, issuer, why string) Alarm {
+	return Alarm{Code: "clock_fault", Issuer: issuer, Since: in.Now,
+		Message: "nothing is written, closed or destroyed by this replica until its clock is confirmed: " + why}
+}
+
 // found commits a manifest without keys first: of several replicas that start
 // on an empty store exactly one creates it, and only then are halves deposited.
 func found(in Input) Outcome {
+	if in.ClockDoubt != "" {
+		return Outcome{Halted: true, Alarms: []Alarm{clockFault(in, in.File.Name, in.ClockDoubt)}}
+	}
 	next := &Snapshot{
 		Schema: Schema, Lineage: in.Lineage, Generation: 1, WriteID: in.WriteID, WrittenAt: in.Now,
 		Config: in.File.Clone(), Keys: []Key{},
@@ -237,18 +285,28 @@ func (p *planner) confirm() {
 				seen, observed = Observation{At: p.in.Now, Kids: []string{k.JWK.Kid}}, true
 			}
 			switch holds := slices.Contains(seen.Kids, k.JWK.Kid); {
-			case observed && holds && !known:
+			case observed && holds && !known && p.isFresh(seen):
 				if k.Confirmed == nil {
 					k.Confirmed = map[string]time.Time{}
 				}
-				k.Confirmed[t.Name] = seen.At.UTC()
+				// Not seen.At: the clock that made it may have been wrong then.
+				k.Confirmed[t.Name] = p.in.Now
 				p.event(KeyConfirmed, k.Ring, k.JWK.Kid, t.Name)
+			case t.SelfServed() && !p.next.Config.SingleProcess:
+				// Another replica confirmed it at its own target. That this one
+				// lags is covered by S; it would void the record with each look.
 			case observed && !holds && known && seen.At.After(at):
 				delete(k.Confirmed, t.Name)
 				p.event(ConfirmationVoided, k.Ring, k.JWK.Kid, t.Name)
 			}
 		}
 	}
+}
+
+// isFresh reports a read-back that still tells what consumers fetch.
+func (p *planner) isFresh(seen Observation) bool {
+	c := &p.next.Config
+	return p.in.Now.Sub(seen.At) <= time.Duration(c.ConsumerCache+2*c.SyncInterval)
 }
 
 // lease renews the issuer's lease when less than B is left, to B + R ahead. It
@@ -294,7 +352,7 @@ func (p *planner) forget() {
 	newer := map[string]int{} // withdrawn keys seen so far, newest first
 	for i := len(p.next.Keys) - 1; i >= 0; i-- {
 		k := p.next.Keys[i]
-		if k.State(p.in.Now) == Withdrawn && !k.Destroyed.IsZero() {
+		if p.history(&k) {
 			if newer[k.Ring]++; newer[k.Ring] > keepWithdrawn {
 				p.event(KeyForgotten, k.Ring, k.JWK.Kid, "")
 				continue
@@ -306,73 +364,14 @@ func (p *planner) forget() {
 	p.next.Keys = kept
 }
 
-// due is when a ring has to rotate: at the first run of its schedule after its
-// key became active. A ring without an active key is due at once.
-func (p *planner) due(r Ring) time.Time {
-	active := p.next.Active(r.Name)
-	if active == nil {
-		return p.in.Now
+// history reports a key that nothing depends on any more. One that was revoked
+// stays for as long as a replica that is cut off may sign with it or serve it.
+func (p *planner) history(k *Key) bool {
+	switch {
+	case k.Destroyed.IsZero():
+		return false
+	case !k.Revoked.IsZero():
+		return p.in.Now.After(k.SignUntil.Add(time.Duration(k.Tail))) && p.in.Now.After(k.Revoked.Add(p.next.Lead(p.in.Now)))
 	}
-	return p.in.NextRun(r.Rotate, active.Activated)
-}
-
-// overdue raises an alarm for a rotation that has not happened when it was due.
-func (p *planner) overdue() {
-	for _, r := range p.next.Config.Rings {
-		standby, active := p.next.Standby(r.Name), p.next.Active(r.Name)
-		if active == nil {
-			if p.founded() {
-				p.alarm(Alarm{Code: "no_active_key", Ring: r.Name, Message: fmt.Sprintf("ring %q cannot sign yet: %s", r.Name, p.wait(standby))})
-			}
-			continue
-		}
-		due := p.due(r)
-		if due.IsZero() || !p.in.Now.After(p.next.Expected(r.Name, due, p.in.Now).Add(p.slack())) {
-			continue
-		}
-		p.alarm(Alarm{Code: "rotation_overdue", Ring: r.Name, Kid: active.JWK.Kid, Since: due,
-			Message: fmt.Sprintf("ring %q was due to rotate at %s: %s", r.Name, due.Format(time.RFC3339), p.wait(standby))})
-	}
-}
-
-// slack is how late a rotation may be before it is told: two ticks.
-func (p *planner) slack() time.Duration { return 2 * time.Duration(p.next.Config.SyncInterval) }
-
-func (p *planner) wait(standby *Key) string {
-	if standby == nil {
-		return "it has no standby key yet"
-	}
-	if missing := p.next.WaitingFor(standby); len(missing) > 0 {
-		return fmt.Sprintf("standby key %s is not yet read back from %q", standby.JWK.Kid, missing)
-	}
-	return fmt.Sprintf("standby key %s may sign from %s on", standby.JWK.Kid, p.next.SafeAt(standby, p.in.Now).Format(time.RFC3339))
-}
-
-// wake is the next instant at which time alone makes something due.
-func (p *planner) wake() time.Time {
-	var at time.Time
-	consider := func(t time.Time) {
-		if t.After(p.in.Now) && (at.IsZero() || t.Before(at)) {
-			at = t
-		}
-	}
-	if p.founded() {
-		consider(p.next.Lease.Add(-p.next.Config.Timing().B).Add(time.Millisecond))
-	}
-	for _, r := range p.next.Config.Rings {
-		consider(p.due(r))
-		for _, k := range p.next.standbys(r.Name) {
-			consider(p.next.SafeAt(k, p.in.Now))
-		}
-	}
-	for i := range p.next.Keys {
-		switch k := &p.next.Keys[i]; {
-		case k.Retired.IsZero():
-		case k.Closed.IsZero():
-			consider(p.closeAt(k).Add(time.Millisecond))
-		default:
-			consider(k.WithdrawAt())
-		}
-	}
-	return at
+	return k.State(p.in.Now) == Withdrawn
 }

@@ -137,6 +137,7 @@ func Diff(a, b Config) []string {
 		field(name+".kind", x.Kind, y.Kind)
 		field(name+".required", x.Required, y.Required)
 		field(name+".view", x.View, y.View)
+		field(name+".adopt_until", x.AdoptUntil.UTC(), y.AdoptUntil.UTC())
 	})...)
 	out = append(out, diffByName("rings", a.Rings, b.Rings, func(r Ring) string { return r.Name }, func(name string, x, y Ring) {
 		field(name+".algorithm", x.Algorithm, y.Algorithm)

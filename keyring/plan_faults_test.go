@@ -46,7 +46,7 @@ func TestFrozen(t *testing.T) {
 	l.publish()
 	l.revise(func(c *Config) { c.MaxKeys = 50 })
 	out := l.plan(asked("web"), func(in *Input) { in.Orphans, in.Gone = []string{"lost"}, []string{"lost"} })
-	want := Outcome{Alarms: []Alarm{{Code: "frozen", Issuer: "main", Since: at(7), Message: "the manifest is frozen: restored from an older copy"}}}
+	want := Outcome{Halted: true, Alarms: []Alarm{{Code: "frozen", Issuer: "main", Since: at(7), Message: "the manifest is frozen: restored from an older copy"}}}
 	if diff := cmp.Diff(want, out); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

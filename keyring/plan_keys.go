@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -21,7 +22,7 @@ func (p *planner) standbys() {
 		}
 		i := p.fresh(r)
 		if i < 0 {
-			p.out.Create = append(p.out.Create, r)
+			p.create(r)
 			continue
 		}
 		p.add(p.in.Fresh[i], r, false)
@@ -36,21 +37,37 @@ func (p *planner) foundKeys() {
 	for _, r := range p.next.Config.Rings {
 		i := p.fresh(r)
 		if i < 0 {
-			p.out.Create = append(p.out.Create, r)
+			p.create(r)
 			continue
 		}
 		ready = append(ready, i)
 	}
-	if len(p.out.Create) > 0 {
+	if len(ready) < len(p.next.Config.Rings) {
 		return
 	}
 	t := p.next.Config.Timing()
 	p.next.Lease = p.in.Now.Add(t.B + t.R)
 	for n, r := range p.next.Config.Rings {
 		// An issuer that adopts a foreign set was never unpublished.
-		p.add(p.in.Fresh[ready[n]], r, len(p.next.Adopted) == 0)
+		p.add(p.in.Fresh[ready[n]], r, !p.next.Config.adopts())
 	}
 }
+
+// create asks for a new key, unless another replica is likely to be at it: of
+// several that generate one, all but one leave an orphan.
+func (p *planner) create(r Ring) {
+	if !p.yields() {
+		p.out.Create = append(p.out.Create, r)
+	}
+}
+
+func (p *planner) yields() bool {
+	skew := time.Duration(p.base.Config.ClockSkew)
+	return p.in.Others && p.in.Command.isZero() && p.in.Now.Before(p.yieldsUntil()) && !p.base.WrittenAt.After(p.in.Now.Add(skew))
+}
+
+// yieldsUntil is when the replica that wrote last has had its time.
+func (p *planner) yieldsUntil() time.Time { return p.base.WrittenAt.Add(p.slack()) }
 
 // fresh finds a deposited key that suits a ring, -1 if there is none.
 func (p *planner) fresh(r Ring) int {
@@ -72,6 +89,11 @@ func (p *planner) add(f Fresh, r Ring, founding bool) {
 // dropStandbys retires standbys that a change of algorithm made obsolete: all
 // of them once one of the new algorithm is proven, all but the best until then.
 func (p *planner) dropStandbys(r Ring) {
+	for _, k := range p.next.standbys(r.Name) {
+		if slices.Contains(p.in.Damaged, k.JWK.Kid) {
+			p.retire(k, p.in.Now) // it never signed, and never can
+		}
+	}
 	standbys := p.next.standbys(r.Name)
 	proven := func(k *Key) bool { return p.proven(k) }
 	old := slices.DeleteFunc(slices.Clone(standbys), p.next.matches)
@@ -99,22 +121,18 @@ func (p *planner) retire(k *Key, signUntil time.Time) {
 // rotate promotes the proven standby of every ring that is due, or that an
 // operator named.
 func (p *planner) rotate() {
-	for _, name := range p.in.Rotate {
-		if _, ok := p.next.Config.Ring(name); !ok {
-			p.refuse(name, &NotSafeYetError{Ring: name})
-		}
-	}
 	for _, r := range p.next.Config.Rings {
-		asked := slices.Contains(p.in.Rotate, r.Name)
+		asked := p.asked(r)
 		due := p.due(r)
 		if !asked && (due.IsZero() || p.in.Now.Before(due)) {
 			continue
 		}
-		next := p.candidate(r)
+		next := p.candidate(r, asked)
 		if next == nil {
 			if asked {
-				p.refuse(r.Name, p.notSafe(r))
+				p.refuse(p.notSafe(r))
 			}
+			p.succeed(r)
 			continue
 		}
 		if active := p.next.Active(r.Name); active != nil {
@@ -122,29 +140,42 @@ func (p *planner) rotate() {
 			// of this write may sign with it.
 			p.retire(active, p.base.Lease)
 		}
+		if !p.proven(next) {
+			next.Forced = p.in.Now
+			p.event(KeyForced, r.Name, next.JWK.Kid, "")
+		}
 		next.Activated = p.in.Now
 		p.event(KeyActivated, r.Name, next.JWK.Kid, "")
 	}
 }
 
-// candidate is the proven standby of a ring, one of the configured algorithm
-// before another.
-func (p *planner) candidate(r Ring) *Key {
+// asked reports whether an operator wants the ring rotated to a standby now.
+func (p *planner) asked(r Ring) bool {
+	c := p.in.Command
+	if c.Rotate != r.Name {
+		return false
+	}
+	k := p.next.Key(c.To)
+	return c.To == "" || (k != nil && k.isStandby())
+}
+
+// candidate is the standby to promote: a proven one, of the configured
+// algorithm before another, or the one that was asked for. By force it may be
+// one that is not proven.
+func (p *planner) candidate(r Ring, asked bool) *Key {
+	force := p.in.Command.Force && (asked || p.vacated(r.Name))
 	var best *Key
 	for _, k := range p.next.standbys(r.Name) {
+		switch {
 		// The half and the public key of what this plan adds are not stored yet.
-		if p.base.Key(k.JWK.Kid) != nil && p.proven(k) && (best == nil || p.next.matches(k)) {
+		case p.base.Key(k.JWK.Kid) == nil || slices.Contains(p.in.Damaged, k.JWK.Kid):
+		case asked && p.in.Command.To != "" && k.JWK.Kid != p.in.Command.To:
+		case !p.proven(k) && !force:
+		case best == nil, p.proven(k) && !p.proven(best), p.proven(k) == p.proven(best) && p.next.matches(k):
 			best = k
 		}
 	}
 	return best
-}
-
-func (p *planner) refuse(ring string, err error) {
-	if p.out.Refused == nil {
-		p.out.Refused = map[string]error{}
-	}
-	p.out.Refused[ring] = err
 }
 
 func (p *planner) notSafe(r Ring) error {
@@ -159,4 +190,45 @@ func (p *planner) notSafe(r Ring) error {
 		}
 	}
 	return e
+}
+
+// damaged tells of keys whose private halves are missing or wrong.
+func (p *planner) damaged() {
+	for _, kid := range p.in.Damaged {
+		k := p.next.Key(kid)
+		if k == nil || !k.Closed.IsZero() {
+			continue
+		}
+		p.alarm(Alarm{Code: "half_damaged", Ring: k.Ring, Kid: kid, Message: fmt.Sprintf(
+			"the private half of %s key %s is missing or does not match: it does not sign, and the ring goes on with its next key as soon as that is proven; find out who took or wrote it", k.State(p.in.Now), kid)})
+	}
+}
+
+// adopted takes over keys of sets that keyturn did not write, and forgets those
+// whose date has passed.
+func (p *planner) adopted() {
+	for _, t := range p.next.Config.Targets {
+		if !p.in.Now.Before(t.AdoptUntil) {
+			continue
+		}
+		for _, jwk := range p.in.Foreign[t.Name] {
+			i := slices.IndexFunc(p.next.Adopted, func(a Adopted) bool { return a.JWK.Kid == jwk.Kid })
+			switch {
+			case p.next.Key(jwk.Kid) != nil:
+			case i < 0:
+				p.next.Adopted = append(p.next.Adopted, Adopted{JWK: jwk, Until: t.AdoptUntil.UTC()})
+				p.event(KeyAdopted, "", jwk.Kid, t.Name)
+			case p.next.Adopted[i].Until.Before(t.AdoptUntil):
+				p.next.Adopted[i].Until = t.AdoptUntil.UTC()
+				p.event(KeyAdopted, "", jwk.Kid, t.Name)
+			}
+		}
+	}
+	p.next.Adopted = slices.DeleteFunc(p.next.Adopted, func(a Adopted) bool {
+		over := !p.in.Now.Before(a.Until.Add(p.next.Lead(p.in.Now)))
+		if over {
+			p.event(KeyForgotten, "", a.JWK.Kid, "")
+		}
+		return over
+	})
 }

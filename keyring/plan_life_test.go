@@ -186,10 +186,16 @@ func TestFirstKeysAreStoredFirst(t *testing.T) {
 // TestFoundingWithAdoptedKeys: an issuer that takes over a foreign set was
 // never unpublished, so consumers may hold that set.
 func TestFoundingWithAdoptedKeys(t *testing.T) {
-	l := newLife(t, bucketConfig())
+	file := bucketConfig()
+	file.Targets[0].AdoptUntil = epoch.Add(week)
+	l := newLife(t, file)
 	l.commit()
-	l.s = l.s.Clone()
-	l.s.Adopted = []Adopted{{JWK: JWK{Kty: "RSA", Use: "sig", Alg: RS256, Kid: "2011-04-29", N: rfc7638N, E: "AQAB"}, Until: epoch.Add(week)}}
+	foreign := JWK{Kty: "RSA", Use: "sig", Alg: RS256, Kid: "2011-04-29", N: rfc7638N, E: "AQAB"}
+	out := l.commit(func(in *Input) { in.Foreign = map[string][]JWK{file.Targets[0].Name: {foreign}} })
+	wantEvents(t, out, KeyAdopted)
+	if diff := cmp.Diff([]Adopted{{JWK: foreign, Until: epoch.Add(week)}}, l.s.Adopted, cmp.AllowUnexported(Adopted{})); diff != "" {
+		t.Fatalf("(-want +got):\n%s", diff)
+	}
 	l.turn()
 	l.publish()
 	wantEvents(t, l.commit(), KeyConfirmed)
@@ -208,7 +214,7 @@ func TestClosingWaits(t *testing.T) {
 	old := l.s.Active("web").JWK.Kid
 	lease := l.s.Lease
 	l.now = lease.Add(48 * time.Hour) // the store was away, and the lease is long over
-	out := l.commit(func(in *Input) { in.Rotate = []string{"web"} })
+	out := l.commit(func(in *Input) { in.Command = Command{Rotate: "web"} })
 	wantEvents(t, out, KeyRetired, KeyActivated, LeaseRenewed)
 	if k := l.s.Key(old); !k.SignUntil.Equal(lease) || !k.Closed.IsZero() {
 		t.Errorf("retired with sign_until %v, closed %v; the lease that was stored is %v", k.SignUntil, k.Closed, lease)
@@ -236,7 +242,7 @@ func TestClosingWaits(t *testing.T) {
 func TestCloseAtTheSecond(t *testing.T) {
 	l := settled(t, bucketConfig())
 	old := l.s.Active("web").JWK.Kid
-	l.turn(func(in *Input) { in.Rotate = []string{"web"} })
+	l.turn(func(in *Input) { in.Command = Command{Rotate: "web"} })
 	l.now = l.s.Key(old).SignUntil.Add(10 * time.Second)
 	if events := l.turn(); slices.Contains(events, KeyClosed) {
 		t.Error("closed while the slowest clock may still sign")

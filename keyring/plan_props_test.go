@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -48,7 +49,7 @@ func (l *randomLife) randomInput() Input {
 		in.Orphans = []string{fmt.Sprint("lost", rapid.IntRange(0, 3).Draw(l.rt, "orphan"))}
 	}
 	if rapid.IntRange(0, 3).Draw(l.rt, "rotate?") == 0 {
-		in.Rotate = []string{rapid.SampledFrom([]string{"x", "y", "z"}).Draw(l.rt, "ring")}
+		in.Command.Rotate = rapid.SampledFrom([]string{"x", "y", "z"}).Draw(l.rt, "ring")
 	}
 	return in
 }
@@ -133,7 +134,7 @@ func (l *randomLife) planned(in Input) Outcome {
 // pure plans and holds the arguments against what they were.
 func (l *randomLife) pure(in Input) Outcome {
 	print := func() string {
-		text := fmt.Sprintf("%v %+v %+v %v %v %v %v", in.Now, in.File, in.Seen, in.Fresh, in.Orphans, in.Gone, in.Rotate)
+		text := fmt.Sprintf("%v %+v %+v %v %v %v %v", in.Now, in.File, in.Seen, in.Fresh, in.Orphans, in.Gone, in.Command)
 		if l.s == nil {
 			return text
 		}
@@ -193,21 +194,22 @@ func (l *randomLife) comesToRest(in Input, out Outcome) {
 
 // refusalIsTrue: at SafeAt, with nothing else changed, the rotation is taken.
 func (l *randomLife) refusalIsTrue(in Input, out Outcome) {
-	for ring, err := range out.Refused {
-		e, ok := err.(*NotSafeYetError)
-		if !ok || e.Ring != ring {
-			l.rt.Fatalf("ring %s is refused with %v", ring, err)
-		}
-		if e.SafeAt.IsZero() || out.Next != nil { // what this plan writes may change the answer
-			continue
-		}
-		if !e.SafeAt.After(in.Now) {
-			l.rt.Fatalf("refused, although safe since %v", e.SafeAt)
-		}
-		in.Now, in.Orphans = e.SafeAt, nil
-		if later := Plan(l.s, in); later.Refused[ring] != nil {
-			l.rt.Fatalf("refused at the time that was promised: %v", later.Refused[ring])
-		}
+	if out.Refused == nil || errors.Is(out.Refused, ErrUnknownRing) {
+		return
+	}
+	e, ok := out.Refused.(*NotSafeYetError)
+	if !ok || e.Ring != in.Command.Rotate {
+		l.rt.Fatalf("ring %s is refused with %v", in.Command.Rotate, out.Refused)
+	}
+	if e.SafeAt.IsZero() || out.Next != nil { // what this plan writes may change the answer
+		return
+	}
+	if !e.SafeAt.After(in.Now) {
+		l.rt.Fatalf("refused, although safe since %v", e.SafeAt)
+	}
+	in.Now, in.Orphans = e.SafeAt, nil
+	if later := Plan(l.s, in); later.Refused != nil {
+		l.rt.Fatalf("refused at the time that was promised: %v", later.Refused)
 	}
 }
 

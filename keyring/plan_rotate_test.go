@@ -9,15 +9,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func asked(rings ...string) func(*Input) {
-	return func(in *Input) { in.Rotate = append(in.Rotate, rings...) }
+func asked(ring string) func(*Input) {
+	return func(in *Input) { in.Command = Command{Rotate: ring} }
 }
 
 // refusal is the *NotSafeYetError of a plan that was asked to rotate web.
 func refusal(t testing.TB, out Outcome) *NotSafeYetError {
 	t.Helper()
 	var e *NotSafeYetError
-	if !errors.As(out.Refused["web"], &e) {
+	if !errors.As(out.Refused, &e) {
 		t.Fatalf("not refused: %v, events %v", out.Refused, out.Events)
 	}
 	return e
@@ -73,7 +73,7 @@ func TestEarlyRotationIsRefused(t *testing.T) {
 func TestRotatingAnUnknownRing(t *testing.T) {
 	l := settled(t, bucketConfig())
 	out := l.plan(asked("nobody"))
-	if err := out.Refused["nobody"]; err == nil || err.Error() != `ring "nobody" has no standby key yet` {
+	if err := out.Refused; !errors.Is(err, ErrUnknownRing) || err.Error() != `ring "nobody": no such ring` {
 		t.Errorf("got %v", err)
 	}
 	if slices.Contains(kinds(out), KeyActivated) {
@@ -259,23 +259,24 @@ func TestApart(t *testing.T) {
 	wantNothing(t, l.commit()) // not anew at every look
 }
 
-// TestSeenTimesArePlain: a stored time has no monotonic reading, and one in
-// memory must compare as the stored one does.
-func TestSeenTimesArePlain(t *testing.T) {
-	l := newLife(t, bucketConfig())
-	l.turn()
-	kid := l.s.Standby("web").JWK.Kid
-	seen := time.Now()
-	out := l.plan(func(in *Input) { in.Seen = map[string]Observation{"bucket": {At: seen, Kids: []string{kid}}} })
-	if got := out.Next.Key(kid).Confirmed["bucket"]; got != seen.Round(0).UTC() {
-		t.Errorf("recorded %#v", got)
-	}
-	l.plan(func(in *Input) { in.Now = seen })
-	doc, err := Encode(out.Next)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(out.Next, decoded(t, doc), cmp.AllowUnexported(Snapshot{}, Config{}, Key{}, Ring{}, Target{})); diff != "" {
-		t.Errorf("the next reader gets another snapshot than this one has (-this +next):\n%s", diff)
+// TestConfirmedByThePlansClock: the clock that made an observation may have been
+// wrong then; what is old by this one tells nothing, and what is of its future no more
+// than that the target shows the key.
+func TestConfirmedByThePlansClock(t *testing.T) {
+	for _, tc := range []struct {
+		at   time.Duration // of the read-back, from the plan's clock
+		want bool
+	}{{-time.Second, true}, {-20 * time.Minute, false}, {365 * 24 * time.Hour, true}} {
+		l := newLife(t, bucketConfig())
+		l.turn()
+		kid := l.s.Standby("web").JWK.Kid
+		l.wait(24 * time.Hour)
+		out := l.commit(func(in *Input) {
+			in.Seen = map[string]Observation{"bucket": {At: l.now.Add(tc.at), Kids: []string{kid}}}
+		})
+		got, ok := l.s.Key(kid).Confirmed["bucket"]
+		if ok != tc.want || (ok && !got.Equal(l.now)) {
+			t.Errorf("seen at %v: recorded %v, %v, %v", tc.at, got, ok, out.Events)
+		}
 	}
 }

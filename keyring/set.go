@@ -70,7 +70,7 @@ func Set(s *Snapshot, now time.Time, view View) (Published, error) {
 		add(k.JWK, until)
 	}
 	for _, a := range s.Adopted {
-		if now.Before(a.Until) && s.Key(a.JWK.Kid) == nil {
+		if now.Before(a.Until) && a.Revoked.IsZero() && s.Key(a.JWK.Kid) == nil {
 			add(a.JWK, a.Until)
 		}
 	}

@@ -23,6 +23,10 @@ type Snapshot struct {
 	// write whose reply was lost has happened.
 	WriteID   string    `json:"write_id"`
 	WrittenAt time.Time `json:"written_at"`
+	// StoreVersion is the store's own version of this write (Vault's KV version),
+	// 0 where it is not known. A store that was restored issues its versions
+	// again: keyturn accept goes on past every one that was seen.
+	StoreVersion int `json:"store_version,omitempty"`
 	// Frozen is the mark under which nobody plans on this manifest.
 	Frozen *Frozen `json:"frozen,omitempty"`
 	// Config is the configuration in force: replicas act on it, not on their file.
@@ -40,12 +44,16 @@ type Snapshot struct {
 	extra extra
 }
 
-// Frozen says who stopped the issuer's life, and what that replica had seen.
+// Frozen says why nobody may plan on a manifest, and the highest mark that a
+// replica has held against it. Lineage and Generation are empty where nobody
+// had one.
 type Frozen struct {
 	At         time.Time `json:"at"`
 	Reason     string    `json:"reason"`
 	Lineage    string    `json:"lineage"`
 	Generation uint64    `json:"generation"`
+	// StoreVersion is the store's version that the mark was read under.
+	StoreVersion int `json:"store_version,omitempty"`
 
 	extra extra
 }
@@ -63,6 +71,8 @@ type Floor struct {
 type Adopted struct {
 	JWK   JWK       `json:"jwk"`
 	Until time.Time `json:"until"`
+	// Revoked keeps a key out of the set, and from being adopted again.
+	Revoked time.Time `json:"revoked,omitzero"`
 
 	extra extra
 }
@@ -127,6 +137,9 @@ type Target struct {
 	// Required targets gate activation.
 	Required bool `json:"required"`
 	View     View `json:"view,omitempty"`
+	// AdoptUntil lets keyturn take over a set that it did not write: the keys
+	// found there stay in the set until then. Zero refuses such a target.
+	AdoptUntil time.Time `json:"adopt_until,omitzero"`
 
 	extra extra
 }
@@ -163,7 +176,10 @@ type Key struct {
 	// Confirmed holds, per target, when it was read back with this key.
 	Confirmed map[string]time.Time `json:"confirmed,omitempty"`
 	Activated time.Time            `json:"activated,omitzero"`
-	Retired   time.Time            `json:"retired,omitzero"`
+	// Forced is when an operator let the key sign although it was not proven:
+	// tokens that it signed before its lead had passed are outside the promise.
+	Forced  time.Time `json:"forced,omitzero"`
+	Retired time.Time `json:"retired,omitzero"`
 	// SignUntil is the lease at retirement: until then a replica that has not
 	// heard of it may sign. Of an active key it is the snapshot's lease.
 	SignUntil time.Time `json:"sign_until,omitzero"`
@@ -218,6 +234,12 @@ func (c *Config) Ring(name string) (Ring, bool) {
 
 // SelfServed reports whether replicas serve the set themselves.
 func (c *Config) SelfServed() bool { return slices.ContainsFunc(c.Targets, Target.SelfServed) }
+
+// adopts reports an issuer that takes over a foreign set: it was never
+// unpublished, so its first keys wait their lead like any other.
+func (c *Config) adopts() bool {
+	return slices.ContainsFunc(c.Targets, func(t Target) bool { return !t.AdoptUntil.IsZero() })
+}
 
 // Key is the key of that kid, nil if there is none. It is not to be changed.
 func (s *Snapshot) Key(kid string) *Key {
@@ -279,6 +301,11 @@ func (k *Key) modulusBits() int {
 		return 0
 	}
 	return b64.DecodedLen(len(k.JWK.N)) * 8
+}
+
+// sortByRetirement puts the key that was active last first.
+func sortByRetirement(keys []*Key) {
+	slices.SortStableFunc(keys, func(a, b *Key) int { return b.Retired.Compare(a.Retired) })
 }
 
 func sortConfig(c *Config) {
