@@ -21,22 +21,23 @@ func TestRotateNow(t *testing.T) {
 		r := w.start()
 		sleep(20 * time.Minute)
 		before := w.manifest()
-		got, err := r.rot.Rotate(t.Context(), "web", false)
+		got, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Retired.JWK.Kid != before.Active("web").JWK.Kid || got.Active.JWK.Kid != before.Standby("web").JWK.Kid {
-			t.Errorf("retired %s, active %s", got.Retired.JWK.Kid, got.Active.JWK.Kid)
+		retired, active := turned(got, "web")
+		if retired.JWK.Kid != before.Active("web").JWK.Kid || active.JWK.Kid != before.Standby("web").JWK.Kid {
+			t.Errorf("retired %s, active %s", retired.JWK.Kid, active.JWK.Kid)
 		}
-		if now := w.manifest().Active("web"); now.JWK.Kid != got.Active.JWK.Kid || !now.Activated.Equal(time.Now()) {
+		if now := w.manifest().Active("web"); now.JWK.Kid != active.JWK.Kid || !now.Activated.Equal(time.Now()) {
 			t.Errorf("%s signs since %v", now.JWK.Kid, now.Activated)
 		}
-		if !got.Retired.SignUntil.Equal(before.Lease) || !got.Retired.Retired.Equal(time.Now()) {
-			t.Errorf("retired: %+v", got.Retired)
+		if !retired.SignUntil.Equal(before.Lease) || !retired.Retired.Equal(time.Now()) {
+			t.Errorf("retired: %+v", retired)
 		}
 		// The schedule counts from here.
 		sleep(39 * time.Minute)
-		if w.manifest().Active("web").JWK.Kid != got.Active.JWK.Kid {
+		if w.manifest().Active("web").JWK.Kid != active.JWK.Kid {
 			t.Error("rotated twice")
 		}
 		w.wantWhole()
@@ -51,19 +52,20 @@ func TestDryRun(t *testing.T) {
 		r := w.start()
 		sleep(20*time.Minute + 30*time.Second)
 		before, writes, events := w.manifest(), w.writes(), len(r.events)
-		got, err := r.rot.Rotate(t.Context(), "web", true)
+		got, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Retired.JWK.Kid != before.Active("web").JWK.Kid || got.Active.JWK.Kid != before.Standby("web").JWK.Kid {
-			t.Errorf("retired %+v, active %+v", got.Retired, got.Active)
+		retired, active := turned(got, "web")
+		if retired.JWK.Kid != before.Active("web").JWK.Kid || active.JWK.Kid != before.Standby("web").JWK.Kid {
+			t.Errorf("retired %+v, active %+v", retired, active)
 		}
 		synctest.Wait()
 		if w.writes() != writes || len(r.events) != events || w.manifest().Generation != before.Generation {
 			t.Errorf("it wrote: %v", r.events[events:])
 		}
-		if again, err := r.rot.Rotate(t.Context(), "web", false); err != nil || again.Active.JWK.Kid != got.Active.JWK.Kid {
-			t.Errorf("the dry run promised %s, it became %+v, %v", got.Active.JWK.Kid, again.Active, err)
+		if again, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false); err != nil || again.After.Active("web").JWK.Kid != got.After.Active("web").JWK.Kid {
+			t.Errorf("the dry run promised %s, it became %+v, %v", got.After.Active("web").JWK.Kid, again.After, err)
 		}
 		r.stop()
 	})
@@ -78,9 +80,9 @@ func TestNotSafeYet(t *testing.T) {
 			t.Helper()
 			writes := w.writes()
 			for _, dry := range []bool{true, false} {
-				got, err := r.rot.Rotate(t.Context(), "web", dry)
+				got, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, dry)
 				var e *keyring.NotSafeYetError
-				if !errors.As(err, &e) || e.Ring != "web" || got.Active != nil || got.Retired != nil {
+				if !errors.As(err, &e) || e.Ring != "web" || got.After != nil {
 					t.Fatalf("%s: got %+v, %v", when, got, err)
 				}
 				if !dry {
@@ -114,16 +116,16 @@ func TestCommandWithoutAManifest(t *testing.T) {
 		w.down = keyring.ErrUnavailable
 		r := w.start()
 		synctest.Wait()
-		if _, err := r.rot.Rotate(t.Context(), "web", false); !errors.Is(err, keyring.ErrUnavailable) {
+		if _, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false); !errors.Is(err, keyring.ErrUnavailable) {
 			t.Errorf("with the store down: %v", err)
 		}
 		sleep(5 * time.Second)
 		w.change(func() { w.down = nil })
 		var e *keyring.NotSafeYetError
-		if _, err := r.rot.Rotate(t.Context(), "web", false); !errors.As(err, &e) {
+		if _, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false); !errors.As(err, &e) {
 			t.Errorf("on an empty store: %v", err)
 		}
-		if _, err := r.rot.Rotate(t.Context(), "nobody", false); !errors.Is(err, rotator.ErrUnknownRing) || err.Error() != `ring "nobody": no such ring` {
+		if _, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "nobody"}, false); !errors.Is(err, keyring.ErrUnknownRing) || err.Error() != `ring "nobody": no such ring` {
 			t.Errorf("unknown ring: %v", err)
 		}
 		r.stop()
@@ -141,19 +143,19 @@ func TestCommandsEnd(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
-		if _, err := r.rot.Rotate(ctx, "web", false); !errors.Is(err, keyring.ErrUnavailable) || time.Since(start) != 5*time.Second {
+		if _, err := r.rot.Command(ctx, keyring.Command{Rotate: "web"}, false); !errors.Is(err, keyring.ErrUnavailable) || time.Since(start) != 5*time.Second {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		// The loop is still busy with it; a second caller gives up too.
 		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := r.rot.Rotate(ctx, "web", false); !errors.Is(err, keyring.ErrUnavailable) {
+		if _, err := r.rot.Command(ctx, keyring.Command{Rotate: "web"}, false); !errors.Is(err, keyring.ErrUnavailable) {
 			t.Error(err)
 		}
 		sleep(2 * time.Minute)
 		done := make(chan error)
 		go func() {
-			_, err := r.rot.Rotate(t.Context(), "web", false)
+			_, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false)
 			done <- err
 		}()
 		sleep(time.Second)
@@ -182,7 +184,7 @@ func TestRotateIsNotReplayed(t *testing.T) {
 				return works
 			}
 		})
-		if _, err := r.rot.Rotate(t.Context(), "web", false); err == nil {
+		if _, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false); err == nil {
 			t.Error("answered as done")
 		}
 		sleep(3 * time.Minute)
@@ -231,11 +233,11 @@ func TestTwoIssuers(t *testing.T) {
 			}
 		})
 		sleep(20 * time.Minute)
-		got, err := r.rot.Rotate(t.Context(), "api", false)
-		if err != nil || got.Active.Ring != "api" {
+		got, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "api"}, false)
+		if err != nil || got.After.Active("api").Ring != "api" {
 			t.Fatalf("%+v, %v", got, err)
 		}
-		if s := r.rot.Status("second"); s.Snapshot.Active("api").JWK.Kid != got.Active.JWK.Kid {
+		if s := r.rot.Status("second"); s.Snapshot.Active("api").JWK.Kid != got.After.Active("api").JWK.Kid {
 			t.Errorf("status %+v", s)
 		}
 		w.wantWhole()

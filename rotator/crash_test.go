@@ -131,7 +131,7 @@ func TestConflict(t *testing.T) {
 				if asked {
 					// a second rotation gets in between the operator's plan and its save
 					w.change(func() { w.beforeCAS = func() { promote(w) } })
-					_, err = a.rot.Rotate(t.Context(), "web", false)
+					_, err = a.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false)
 					if err == nil {
 						t.Error("a rotation that somebody else did is answered as done")
 					}
@@ -160,7 +160,7 @@ func TestConflict(t *testing.T) {
 func promote(w *world) {
 	s := w.stored()
 	out := keyring.Plan(s, keyring.Input{
-		Now: time.Now(), WriteID: "promoted", File: hourly(), Publishes: true, Rotate: []string{"web"},
+		Now: time.Now(), WriteID: "promoted", File: hourly(), Publishes: true, Command: keyring.Command{Rotate: "web"},
 		NextRun: func(_ string, after time.Time) time.Time { return after.Add(time.Hour) },
 	})
 	doc, err := keyring.Encode(out.Next)
@@ -186,7 +186,7 @@ func TestEndlessConflict(t *testing.T) {
 				return works
 			}
 		})
-		if _, err := r.rot.Rotate(t.Context(), "web", false); err == nil {
+		if _, err := r.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false); err == nil {
 			t.Error("rotated")
 		}
 		w.change(func() { w.hook = nil })

@@ -33,11 +33,19 @@ type loop struct {
 	schedules schedules
 	commands  chan command
 	wake      chan struct{}
+	retry     chan struct{}
+	guard     *guard
 
 	// Of the loop's goroutine alone.
 	mark     mark
 	orphans  orphans
 	failures int
+	// wrote is the write_id of the last manifest that this replica saved.
+	wrote string
+	// jitter spreads replicas that meet, and the tries of one that fails.
+	jitter *rand.Rand
+	// sleep waits, at most until ctx ends. The simulator has its own time.
+	sleep func(ctx context.Context, d time.Duration) error
 
 	// beat is when the loop last began or ended a tick, in Unix nanoseconds.
 	beat atomic.Int64
@@ -57,7 +65,9 @@ func newLoop(cfg Config, file keyring.Config) (*loop, error) {
 	}
 	return &loop{
 		cfg: cfg, file: file, log: cfg.Logger.With("issuer", file.Name), schedules: schedules{}, mark: m,
-		commands: make(chan command), wake: make(chan struct{}, 1), orphans: orphans{},
+		commands: make(chan command), wake: make(chan struct{}, 1), retry: make(chan struct{}, 1), orphans: orphans{},
+		guard: newGuard(cfg.Now, cfg.StoreClock), jitter: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		sleep: sleep,
 	}, nil
 }
 
@@ -81,17 +91,7 @@ func (l *loop) wakeUp() {
 // run ticks until ctx ends: at the next deadline, at the sync interval,
 // whichever is first, so that a suspended machine or a stepped clock is noticed.
 func (l *loop) run(ctx context.Context) {
-	// A lease that no sound clock would have set shows that the mark or this
-	// clock is wrong: then the store must speak first, and until it does the
-	// mark only keeps the replica from going back.
-	if s := l.mark.snapshot; s != nil && !s.LeaseFault(time.Now()) {
-		// Known public facts first: consumers are served while the store is
-		// still being reached. The signer will not sign without its keys.
-		l.mu.Lock()
-		l.snapshot = s
-		l.mu.Unlock()
-		l.cfg.Accept(l.file.Name, s)
-	}
+	l.recall()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -105,10 +105,27 @@ func (l *loop) run(ctx context.Context) {
 			if l.failures > 0 {
 				continue // the store is failing: its backoff decides
 			}
+		case <-l.retry:
 		case <-timer.C:
 		}
 		timer.Reset(l.tick(ctx, cmd))
 	}
+}
+
+// recall hands on what the mark remembers: consumers are served while the
+// store is still being reached. The signer will not sign without its keys. A
+// clock that is before what it has seen, or a lease that no sound clock would
+// have set, shows that the mark or this clock is wrong: then the store must
+// speak first, and until it does the mark only keeps the replica from going back.
+func (l *loop) recall() {
+	s, now := l.mark.snapshot, l.guard.now().Wall
+	if s == nil || s.LeaseFault(now) || now.Before(s.WrittenAt.Add(-time.Duration(s.Config.ClockSkew))) {
+		return
+	}
+	l.mu.Lock()
+	l.snapshot = s
+	l.mu.Unlock()
+	l.cfg.Accept(l.file.Name, s)
 }
 
 // tick is one reconcile and returns how long to sleep.
@@ -127,18 +144,21 @@ func (l *loop) tick(ctx context.Context, cmd *command) time.Duration {
 	}
 	out, err := l.reconcile(bounded, cmd)
 	if ctx.Err() != nil {
-		cmd.reply(Rotation{}, keyring.ErrUnavailable)
+		cmd.fail(keyring.ErrUnavailable)
 		return time.Hour // run ends
 	}
-	now := time.Now()
+	now := l.guard.now().Wall
+	if err != nil {
+		out.Alarms = l.foreseen(now)
+	}
 	l.setAlarms(append(out.Alarms, l.mark.alarms(l.file.Name, now)...), err, now)
 	if err != nil {
-		cmd.reply(Rotation{}, err)
+		cmd.fail(err)
 		l.failures++
 		return l.backoff()
 	}
 	// Whatever has not answered a command yet: it ran out of passes.
-	cmd.reply(Rotation{}, fmt.Errorf("other replicas wrote first each time: %w", keyring.ErrUnavailable))
+	cmd.fail(fmt.Errorf("other replicas wrote first each time: %w", keyring.ErrUnavailable))
 	l.failures = 0
 	sleep := l.syncInterval()
 	if !out.Wake.IsZero() {
@@ -147,32 +167,65 @@ func (l *loop) tick(ctx context.Context, cmd *command) time.Duration {
 	return sleep
 }
 
+// foreseen are the alarms that follow from the manifest as it was last read,
+// while the store cannot be: a rotation that is overdue is so all the same.
+func (l *loop) foreseen(now time.Time) []keyring.Alarm {
+	l.mu.Lock()
+	s := l.snapshot
+	l.mu.Unlock()
+	if s == nil || !l.cfg.Advance {
+		return nil
+	}
+	in := l.observed()
+	in.Now = now
+	return keyring.Plan(s, in).Alarms
+}
+
 func (l *loop) backoff() time.Duration {
 	wait := l.syncInterval() << min(l.failures-1, 10)
 	if wait > longestBackoff || wait <= 0 {
 		wait = longestBackoff
 	}
-	return wait*9/10 + rand.N(wait/5+1)
+	return wait*9/10 + time.Duration(l.jitter.Int64N(int64(wait/5+1)))
 }
 
 func (l *loop) syncInterval() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.snapshot != nil {
-		return time.Duration(l.snapshot.Config.SyncInterval)
-	}
-	return time.Duration(l.file.SyncInterval)
+	cfg := l.config()
+	return time.Duration(cfg.SyncInterval)
 }
 
-func (l *loop) hasRing(name string) bool {
+// config is the configuration in force as far as this replica knows.
+func (l *loop) config() keyring.Config {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	cfg := &l.file
 	if l.snapshot != nil {
-		cfg = &l.snapshot.Config
+		return l.snapshot.Config
 	}
-	_, ok := cfg.Ring(name)
-	return ok
+	return l.file
+}
+
+// skew is E.
+func (l *loop) skew() time.Duration {
+	cfg := l.config()
+	return time.Duration(cfg.ClockSkew)
+}
+
+// hasRing reports a ring that is in force, or whose keys are still here.
+func (l *loop) hasRing(name string) bool {
+	cfg := l.config()
+	if _, ok := cfg.Ring(name); ok {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.snapshot != nil && slices.ContainsFunc(l.snapshot.Keys, func(k keyring.Key) bool { return k.Ring == name })
+}
+
+func (l *loop) hasKey(kid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.snapshot != nil && (l.snapshot.Key(kid) != nil ||
+		slices.ContainsFunc(l.snapshot.Adopted, func(a keyring.Adopted) bool { return a.JWK.Kid == kid }))
 }
 
 func (l *loop) status() Status {
@@ -251,39 +304,4 @@ func (l *loop) errorAlarm(err error, now time.Time) keyring.Alarm {
 		a.Code = "store_denied"
 	}
 	return a
-}
-
-// command is a rotation that an operator asked for. A nil one is no command.
-type command struct {
-	ring   string
-	dryRun bool
-	answer chan<- answer
-}
-
-type answer struct {
-	rotation Rotation
-	err      error
-}
-
-func (c *command) reply(r Rotation, err error) {
-	if c != nil && c.answer != nil {
-		c.answer <- answer{r, err} // buffered: nobody waits here
-		c.answer = nil
-	}
-}
-
-// command runs a rotation on the loop's goroutine.
-func (l *loop) command(ctx context.Context, ring string, dryRun bool) (Rotation, error) {
-	reply := make(chan answer, 1)
-	select {
-	case l.commands <- command{ring, dryRun, reply}:
-	case <-ctx.Done():
-		return Rotation{}, keyring.ErrUnavailable
-	}
-	select {
-	case a := <-reply:
-		return a.rotation, a.err
-	case <-ctx.Done():
-		return Rotation{}, keyring.ErrUnavailable
-	}
 }

@@ -22,7 +22,9 @@ const maxMark = 8 << 20
 // directory. It holds no secret, but consumers are served from it while the
 // store is away, so nobody else may write it.
 type mark struct {
-	path     string // "" keeps the mark in memory only
+	path string // "" keeps the mark in memory only
+	// put replaces the file. The simulator has its own disks.
+	put      func(path string, doc []byte) error
 	snapshot *keyring.Snapshot
 	// unkept is why the file does not hold the snapshot; nil if it does.
 	unkept error
@@ -40,7 +42,7 @@ func openMark(dir, issuer string) (mark, error) {
 		return mark{}, nil
 	}
 	name := issuer + ".manifest.json"
-	m := mark{path: filepath.Join(dir, name)}
+	m := mark{path: filepath.Join(dir, name), put: putMark}
 	doc, err := readMark(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
@@ -133,8 +135,10 @@ func (m *mark) write() error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.WriteFile(m.path, doc, 0o600)
+	return m.put(m.path, doc)
 }
+
+func putMark(path string, doc []byte) error { return atomicfile.WriteFile(path, doc, 0o600) }
 
 func (m *mark) alarms(issuer string, now time.Time) []keyring.Alarm {
 	var out []keyring.Alarm

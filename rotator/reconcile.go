@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/crashpoint"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -25,11 +26,18 @@ var (
 
 // reconcile loads, plans and saves until there is nothing more to do now.
 func (l *loop) reconcile(ctx context.Context, cmd *command) (keyring.Outcome, error) {
+	if cmd.open() && cmd.accept {
+		a, err := l.acceptKnown(ctx, cmd.force, cmd.dryRun)
+		cmd.reply(answer{acceptance: a, err: err})
+	}
 	var gone []string
 	for pass := range maxPasses {
 		s, version, err := l.load(ctx)
-		if errors.Is(err, keyring.ErrConflict) {
-			continue // founded by another replica while this one looked
+		if errors.Is(err, keyring.ErrConflict) { // another replica wrote while this one looked, or the read was stale
+			if err := l.pause(ctx, pass); err != nil {
+				return keyring.Outcome{}, err
+			}
+			continue
 		}
 		if err != nil {
 			return keyring.Outcome{}, err
@@ -39,7 +47,7 @@ func (l *loop) reconcile(ctx context.Context, cmd *command) (keyring.Outcome, er
 		}
 		in := l.input(ctx, s, gone, cmd)
 		if cmd.answerPlanned(s, in) {
-			in.Rotate = nil // a dry run or a refusal: the rest of the plan goes on
+			in.Command = keyring.Command{} // a dry run or a refusal: the rest of the plan goes on
 		}
 		out := l.plan(ctx, s, in)
 		if l.orphans.failed != nil {
@@ -49,7 +57,7 @@ func (l *loop) reconcile(ctx context.Context, cmd *command) (keyring.Outcome, er
 			switch err := l.save(ctx, out, version); {
 			case errors.Is(err, keyring.ErrConflict):
 				l.log.Info("another replica wrote first", "generation", out.Next.Generation)
-				if err := pause(ctx, pass); err != nil {
+				if err := l.pause(ctx, pass); err != nil {
 					return out, err
 				}
 				gone = nil
@@ -65,46 +73,77 @@ func (l *loop) reconcile(ctx context.Context, cmd *command) (keyring.Outcome, er
 			return out, nil
 		}
 	}
-	return keyring.Outcome{Wake: time.Now()}, nil
+	return keyring.Outcome{Wake: l.guard.now().Wall}, nil
 }
 
 // pause waits a little before a conflict is tried again: replicas that are due
 // at the same instant would meet again.
-func pause(ctx context.Context, pass int) error {
+func (l *loop) pause(ctx context.Context, pass int) error {
+	longest := int64(20*time.Millisecond) << min(pass, 5)
+	return l.sleep(ctx, time.Duration(l.jitter.Int64N(longest)))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return keyring.ErrUnavailable
-	case <-time.After(jitter(pass)):
+	case <-time.After(d):
 		return nil
 	}
 }
 
 // load reads the manifest, refuses to go back in time, and hands a new
-// snapshot on. It returns nil where the issuer has none and may be founded.
+// snapshot on. It returns nil where the issuer has none and may be founded. What
+// is not the manifest that was seen is frozen, and nobody counts that as read.
 func (l *loop) load(ctx context.Context) (*keyring.Snapshot, int, error) {
+	asked := l.guard.now()
 	s, version, err := l.cfg.Store.Load(ctx, l.file.Name)
+	if answered(s, err) {
+		l.guard.read(asked, l.skew())
+	}
+	mark := keyring.MarkOf(l.mark.snapshot)
 	switch {
 	case errors.Is(err, keyring.ErrNoManifest):
 		return nil, 0, l.mayFound(ctx)
 	case errors.Is(err, keyring.ErrSchema) && s != nil: // readable: served, not written
+	case errors.Is(err, keyring.ErrCorrupt):
+		l.failed("load", err)
+		return nil, 0, l.freeze(ctx, nil, version, mark, fmt.Errorf("load manifest: %w", err))
 	case err != nil:
 		l.failed("load", err)
 		return nil, 0, fmt.Errorf("load manifest: %w", err)
 	}
+	if s.Frozen != nil {
+		err := l.freeze(ctx, s, version, mark, errors.New("a replica has seen a newer manifest than the one that is frozen"))
+		if errors.Is(err, keyring.ErrConflict) {
+			return nil, 0, err
+		}
+		return s, version, nil
+	}
 	if err := l.mark.check(s); err != nil {
-		return nil, 0, err
+		return nil, 0, l.freeze(ctx, s, version, mark, err)
 	}
-	if s.Frozen == nil { // nobody counts a frozen one as read
-		l.accept(s)
-	}
+	l.accept(s)
 	return s, version, nil
+}
+
+// answered reports whether the store spoke, whatever it said.
+func answered(s *keyring.Snapshot, err error) bool {
+	return err == nil || s != nil || errors.Is(err, keyring.ErrNoManifest) || errors.Is(err, keyring.ErrCorrupt)
 }
 
 // mayFound reports why an issuer without a manifest must not be founded: it
 // was there before.
 func (l *loop) mayFound(ctx context.Context) error {
 	if m := l.mark.snapshot; m != nil {
-		return fmt.Errorf("%w, and this replica has seen generation %d of it: restore it, then restart", errLost, m.Generation)
+		return l.freeze(ctx, nil, 0, keyring.MarkOf(m), fmt.Errorf("%w, and this replica has seen generation %d of it", errLost, m.Generation))
+	}
+	mark, where, err := l.cfg.Published(ctx, l.file.Name)
+	if err != nil {
+		return fmt.Errorf("look for a set that was published before: %w", err)
+	}
+	if mark.Lineage != "" {
+		return l.freeze(ctx, nil, 0, mark, fmt.Errorf("%w, but %s holds a set of generation %d that was made of it: restore the manifest; or, if nothing may verify with that set any more, remove it and start again", errLost, where, mark.Generation))
 	}
 	for name, halves := range l.cfg.Halves {
 		kids, err := halves.List(ctx, l.file.Name)
@@ -120,7 +159,7 @@ func (l *loop) mayFound(ctx context.Context) error {
 		if _, _, err := l.cfg.Store.Load(ctx, l.file.Name); !errors.Is(err, keyring.ErrNoManifest) {
 			return keyring.ErrConflict
 		}
-		return fmt.Errorf("%w, but %d private halves of the issuer exist in %s: restore the manifest; or, if nothing may verify with them any more, delete them and start again", errLost, len(kids), name)
+		return l.freeze(ctx, nil, 0, keyring.Mark{}, fmt.Errorf("%w, but %d private halves of the issuer exist in %s: restore the manifest; or, if nothing may verify with them any more, delete them and start again", errLost, len(kids), name))
 	}
 	return nil
 }
@@ -133,7 +172,7 @@ func (l *loop) accept(s *keyring.Snapshot) {
 	l.mu.Lock()
 	forged := l.readAt.IsZero() && l.mark.isForged(s)
 	newer := forged || l.snapshot == nil || s.Generation > l.snapshot.Generation
-	l.readAt = time.Now()
+	l.readAt = l.guard.now().Wall
 	if newer {
 		l.snapshot = s
 	}
@@ -145,6 +184,7 @@ func (l *loop) accept(s *keyring.Snapshot) {
 		l.mark.differed = s.Generation
 	}
 	l.keepMark(s)
+	crashpoint.Here("accept.marked")
 	l.cfg.Accept(l.file.Name, s)
 }
 
@@ -160,7 +200,7 @@ func (l *loop) readOnly(s *keyring.Snapshot) keyring.Outcome {
 	if s == nil || (s.Frozen == nil && s.Schema == keyring.Schema) {
 		return keyring.Outcome{}
 	}
-	return keyring.Plan(s, keyring.Input{Now: time.Now()})
+	return keyring.Plan(s, keyring.Input{Now: l.guard.now().Wall})
 }
 
 // waitForFounder is the error of a replica that may not found an issuer itself.
@@ -171,16 +211,26 @@ func (l *loop) waitForFounder(s *keyring.Snapshot) error {
 	return nil
 }
 
-func (l *loop) input(ctx context.Context, s *keyring.Snapshot, gone []string, cmd *command) keyring.Input {
+// observed is what a plan is told that takes no I/O.
+func (l *loop) observed() keyring.Input {
+	issuer := l.file.Name
 	in := keyring.Input{
-		Now: time.Now(), WriteID: rand.Text(), Lineage: rand.Text(), File: l.file, NextRun: l.schedules.next,
-		Publishes: l.cfg.Publishes, Gone: gone, Seen: l.cfg.Confirmed(l.file.Name),
+		File: l.file, NextRun: l.schedules.next, Publishes: l.cfg.Publishes,
+		Seen: l.cfg.Confirmed(issuer), Damaged: l.cfg.Damaged(issuer), Foreign: l.cfg.Foreign(issuer), ClockDoubt: l.guard.doubt(l.skew()),
 	}
-	if cmd != nil && cmd.answer != nil {
-		in.Rotate = []string{cmd.ring}
+	in.Now = l.guard.now().Wall // last: nothing that was observed is of its future
+	return in
+}
+
+func (l *loop) input(ctx context.Context, s *keyring.Snapshot, gone []string, cmd *command) keyring.Input {
+	in := l.observed()
+	in.WriteID, in.Lineage, in.Gone = rand.Text(), rand.Text(), gone
+	if cmd.open() {
+		in.Command = cmd.cmd
 	}
 	if s != nil {
-		in.Orphans = l.findOrphans(ctx, s, in.Now)
+		in.Others = s.WriteID != l.wrote && !l.file.SingleProcess
+		in.Orphans, in.Damaged = l.search(ctx, s, in.Now, in.Damaged)
 	}
 	return in
 }
@@ -203,12 +253,13 @@ func (l *loop) plan(ctx context.Context, s *keyring.Snapshot, in keyring.Input) 
 			continue
 		}
 		in.Fresh = append(in.Fresh, keyring.Fresh{Ring: r.Name, JWK: jwk, Custody: r.Custody, Handle: handle})
+		crashpoint.Here("create.deposited")
 	}
 	if len(in.Fresh) == 0 {
 		return out
 	}
 	alarms := out.Alarms
-	in.Now = time.Now() // generation may have taken seconds
+	in.Now, in.ClockDoubt = l.guard.now().Wall, l.guard.doubt(l.skew()) // generation may have taken seconds
 	out = keyring.Plan(s, in)
 	for _, a := range alarms {
 		if a.Code == "key_not_created" {
@@ -228,13 +279,13 @@ func (l *loop) create(ctx context.Context, r keyring.Ring) (keyring.JWK, string,
 
 // save commits a plan. After a crash here any replica goes on from what is stored.
 func (l *loop) save(ctx context.Context, out keyring.Outcome, version int) error {
-	if _, err := l.cfg.Store.Save(ctx, l.file.Name, out.Next, version); err != nil {
-		if !errors.Is(err, keyring.ErrConflict) {
-			l.failed("save", err)
-		}
-		return fmt.Errorf("save manifest: %w", err)
+	crashpoint.Here("save.before")
+	if err := l.write(ctx, out.Next, version); err != nil {
+		return err
 	}
+	l.wrote = out.Next.WriteID
 	for _, e := range out.Events {
+		crashpoint.Here("saved." + string(e.Kind))
 		l.logEvent(ctx, out.Next.Generation, e)
 		if l.cfg.OnEvent != nil {
 			l.cfg.OnEvent(l.file.Name, e)
@@ -294,51 +345,4 @@ func (l *loop) failed(op string, err error) {
 	if l.cfg.OnError != nil {
 		l.cfg.OnError(op, err)
 	}
-}
-
-// answerPlanned answers a command that a plan alone decides, before anything
-// is written or deposited for it: a refusal, or a dry run. It reports whether it did.
-func (c *command) answerPlanned(s *keyring.Snapshot, in keyring.Input) bool {
-	if c == nil || c.answer == nil {
-		return false
-	}
-	if s == nil {
-		c.reply(Rotation{}, &keyring.NotSafeYetError{Ring: c.ring})
-		return true
-	}
-	out := keyring.Plan(s, in)
-	if err := out.Refused[c.ring]; err != nil {
-		c.reply(Rotation{}, err)
-		return true
-	}
-	if out.Next == nil { // nobody may plan on this manifest; the alarms say why
-		err := keyring.ErrUnavailable
-		for _, a := range out.Alarms {
-			err = fmt.Errorf("%w: %s", err, a.Message)
-		}
-		c.reply(Rotation{}, err)
-		return true
-	}
-	if c.dryRun {
-		c.reply(c.rotation(s, out), nil)
-		return true
-	}
-	return false
-}
-
-// answerSaved answers a command whose rotation is committed.
-func (c *command) answerSaved(s *keyring.Snapshot, out keyring.Outcome) {
-	if c == nil || c.answer == nil || s == nil {
-		return
-	}
-	c.reply(c.rotation(s, out), out.Refused[c.ring])
-}
-
-func (c *command) rotation(s *keyring.Snapshot, out keyring.Outcome) Rotation {
-	var r Rotation
-	if before := s.Active(c.ring); before != nil {
-		r.Retired = out.Next.Key(before.JWK.Kid)
-	}
-	r.Active = out.Next.Active(c.ring)
-	return r
 }

@@ -54,6 +54,20 @@ type Config struct {
 	Accept func(issuer string, s *keyring.Snapshot)
 	// Confirmed returns the latest read-back of each target of an issuer.
 	Confirmed func(issuer string) map[string]keyring.Observation
+	// Damaged returns kids whose private halves were found missing, or not to
+	// match; nil where nobody looks.
+	Damaged func(issuer string) []string
+	// Foreign returns, by target, the keys of sets that keyturn did not write
+	// and may take over; nil where there can be none.
+	Foreign func(issuer string) map[string][]keyring.JWK
+	// Published looks what this replica's own targets say was published before,
+	// and where; a zero Mark where nothing was. nil where there are no targets.
+	Published func(ctx context.Context, issuer string) (keyring.Mark, string, error)
+	// Now reads this host's clocks. [time.Now, and Go's monotonic clock]
+	Now func() Instant
+	// StoreClock is the store's own clock in its last answer; nil for a store
+	// that has none.
+	StoreClock func() (StoreClock, bool)
 	// OnEvent and OnError tell metrics what happened; either may be nil.
 	OnEvent func(issuer string, e keyring.Event)
 	OnError func(op string, err error)
@@ -68,6 +82,7 @@ type Rotator struct {
 // New makes a Rotator; it starts nothing. It fails where the mark of an issuer
 // cannot be read, since acting without it could go back in time.
 func New(cfg Config) (*Rotator, error) {
+	cfg.fill()
 	r := &Rotator{loops: map[string]*loop{}}
 	for _, issuer := range cfg.Issuers {
 		l, err := newLoop(cfg, issuer)
@@ -77,6 +92,25 @@ func New(cfg Config) (*Rotator, error) {
 		r.loops[issuer.Name] = l
 	}
 	return r, nil
+}
+
+// fill gives every func that may be called without a check something to do.
+func (c *Config) fill() {
+	if c.Damaged == nil {
+		c.Damaged = func(string) []string { return nil }
+	}
+	if c.Foreign == nil {
+		c.Foreign = func(string) map[string][]keyring.JWK { return nil }
+	}
+	if c.Published == nil {
+		c.Published = func(context.Context, string) (keyring.Mark, string, error) { return keyring.Mark{}, "", nil }
+	}
+	if c.Now == nil {
+		c.Now = bootless()
+	}
+	if c.StoreClock == nil {
+		c.StoreClock = func() (StoreClock, bool) { return StoreClock{}, false }
+	}
 }
 
 // Run keeps all issuers turning until ctx ends.
@@ -96,29 +130,26 @@ func (r *Rotator) Wake() {
 	}
 }
 
-// Rotation tells what a rotation did, or would do.
-type Rotation struct {
-	// Retired is the key that signed until now, nil if none did.
-	Retired *keyring.Key
-	Active  *keyring.Key
+// Retry makes every loop try its store now, whatever the backoff: there is a
+// reason to think that it is back.
+func (r *Rotator) Retry() {
+	for _, l := range r.loops {
+		select {
+		case l.retry <- struct{}{}:
+		default: // one is waiting already
+		}
+	}
 }
 
-// ErrUnknownRing reports a ring that is not in force.
-var ErrUnknownRing = errors.New("no such ring")
-
-// Rotate promotes the standby of a ring now, if that is safe:
-// *keyring.NotSafeYetError says when it will be. A dry run changes nothing.
-func (r *Rotator) Rotate(ctx context.Context, ring string, dryRun bool) (Rotation, error) {
-	for _, l := range r.loops {
-		if !l.hasRing(ring) {
-			continue
-		}
-		if !l.cfg.Advance {
-			return Rotation{}, fmt.Errorf("this process does not have the role rotator: ask one that does: %w", keyring.ErrUnavailable)
-		}
-		return l.command(ctx, ring, dryRun)
+// Clock is a reading of this host's clocks, for an issuer: its clock_skew says
+// what is a doubt.
+func (r *Rotator) Clock(issuer string) Clock {
+	l, ok := r.loops[issuer]
+	if !ok {
+		now := time.Now()
+		return Clock{Early: now, Late: now, Boot: now}
 	}
-	return Rotation{}, fmt.Errorf("ring %q: %w", ring, ErrUnknownRing)
+	return l.guard.clock(l.skew())
 }
 
 // Status is what a loop knows of its issuer.

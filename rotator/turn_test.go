@@ -159,7 +159,7 @@ func TestOtherRolesNeverWrite(t *testing.T) {
 		if w.count("save")+w.count("create")+w.count("destroy") != saves {
 			t.Error("alone, it writes")
 		}
-		if _, err := reader.rot.Rotate(t.Context(), "web", false); err == nil {
+		if _, err := reader.rot.Command(t.Context(), keyring.Command{Rotate: "web"}, false); err == nil {
 			t.Error("it rotates")
 		}
 		reader.stop()

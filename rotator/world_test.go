@@ -182,3 +182,15 @@ func (w *world) wantWhole() {
 		w.t.Errorf("orphans %v", s.Orphans)
 	}
 }
+
+// turned is what a rotation did: the key that signed until then, nil if none
+// did, and the one that signs now.
+func turned(r rotator.Result, ring string) (retired, active *keyring.Key) {
+	if r.After == nil {
+		return nil, nil
+	}
+	if before := r.Before.Active(ring); before != nil {
+		retired = r.After.Key(before.JWK.Kid)
+	}
+	return retired, r.After.Active(ring)
+}
