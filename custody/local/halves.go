@@ -12,6 +12,7 @@ import (
 	"github.com/keyturn/keyturn/custody"
 	"github.com/keyturn/keyturn/custody/internal/half"
 	"github.com/keyturn/keyturn/internal/atomicfile"
+	"github.com/keyturn/keyturn/internal/crashpoint"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -27,6 +28,7 @@ func (c *Custody) Create(ctx context.Context, issuer string, alg keyring.Algorit
 	if err != nil {
 		return keyring.JWK{}, "", err
 	}
+	crashpoint.Here("create.generated")
 	if err := c.deposit(ctx, issuer, k); err != nil {
 		return keyring.JWK{}, "", fmt.Errorf("deposit kid %q of %q: %w", k.JWK().Kid, issuer, err)
 	}

@@ -171,7 +171,8 @@ func TestCancelledWhileSaving(t *testing.T) {
 	stored(t, direct, s)
 }
 
-// What is refused for a time is not repeated here, and says when to come back.
+// What is refused for a time is not repeated here, and says when to come back;
+// until then nobody is asked.
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	c, direct, proxy, _ := behind(t, options{})
@@ -187,12 +188,12 @@ func TestQuota(t *testing.T) {
 	errDestroy := c.Destroy(t.Context(), "main", "kid")
 	for i, err := range []error{errLoad, errSave, errCreate, errList, errDestroy} {
 		var asks interface{ RetryAfter() time.Duration }
-		if !errors.Is(err, keyring.ErrUnavailable) || !errors.As(err, &asks) || asks.RetryAfter() != 7*time.Second {
+		if !errors.Is(err, keyring.ErrUnavailable) || !errors.As(err, &asks) || asks.RetryAfter() <= 0 || asks.RetryAfter() > 7*time.Second {
 			t.Errorf("call %d: %v", i, err)
 		}
 	}
-	if n := len(proxy.Requests()); n != 5 {
-		t.Errorf("%d requests for 5 calls", n)
+	if n := len(proxy.Requests()); n != 1 {
+		t.Errorf("%d requests for 5 calls, and the first was asked to wait", n)
 	}
 	if _, _, err := direct.Load(t.Context(), "main"); !errors.Is(err, keyring.ErrNoManifest) {
 		t.Errorf("Load = %v", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/custody"
 	"github.com/keyturn/keyturn/custody/internal/half"
 	"github.com/keyturn/keyturn/custody/vaultsession"
+	"github.com/keyturn/keyturn/internal/crashpoint"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -35,6 +36,7 @@ func (c *Custody) Create(ctx context.Context, issuer string, alg keyring.Algorit
 	if err != nil {
 		return keyring.JWK{}, "", err
 	}
+	crashpoint.Here("create.generated")
 	if err := c.deposit(ctx, issuer, k); err != nil {
 		return keyring.JWK{}, "", fmt.Errorf("deposit kid %q of %q: %w", k.JWK().Kid, issuer, err)
 	}
@@ -163,14 +165,13 @@ func (c *Custody) destroyOnce(ctx context.Context, issuer, handle string) (bool,
 	}
 	if versions != nil {
 		// Deleting the metadata alone would do, if it were not interrupted.
-		requests := []vaultsession.Request{
-			{Method: "PUT", Path: c.path("destroy", issuer, keysName, handle), Body: map[string]any{"versions": versions}},
-			{Method: "DELETE", Path: c.path("metadata", issuer, keysName, handle)},
+		destroy := vaultsession.Request{Method: "PUT", Path: c.path("destroy", issuer, keysName, handle), Body: map[string]any{"versions": versions}}
+		if _, err := c.session.Do(ctx, destroy); err != nil {
+			return false, err
 		}
-		for _, request := range requests {
-			if _, err := c.session.Do(ctx, request); err != nil {
-				return false, err
-			}
+		crashpoint.Here("destroy.destroyed")
+		if _, err := c.session.Do(ctx, vaultsession.Request{Method: "DELETE", Path: c.path("metadata", issuer, keysName, handle)}); err != nil {
+			return false, err
 		}
 		if versions, err = c.versions(ctx, issuer, handle); err != nil || versions != nil {
 			return false, err

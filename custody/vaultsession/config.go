@@ -36,7 +36,10 @@ type Config struct {
 	// included, then crosses the network in the clear.
 	Insecure bool
 	Auth     Auth
-	Logger   *slog.Logger
+	// OnLogin is called after each login that succeeded: Vault is there. It must
+	// not block. [nothing]
+	OnLogin func()
+	Logger  *slog.Logger
 }
 
 // The methods of login.
@@ -77,6 +80,9 @@ func New(cfg Config) (*Session, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.OnLogin == nil {
+		cfg.OnLogin = func() {}
+	}
 	login, err := newMethod(cfg.Auth)
 	if err = errors.Join(checkAddress(cfg), err); err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
@@ -86,7 +92,7 @@ func New(cfg Config) (*Session, error) {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	s := &Session{
-		timeout: cfg.Timeout, log: cfg.Logger, method: cfg.Auth.Method, transport: transport,
+		timeout: cfg.Timeout, log: cfg.Logger, onLogin: cfg.OnLogin, method: cfg.Auth.Method, transport: transport,
 		nudge: make(chan struct{}, 1), attempt: make(chan struct{}),
 	}
 	guard := inTheClear{next: transport, allowed: cfg.Insecure}

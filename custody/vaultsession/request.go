@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
 )
@@ -38,7 +39,11 @@ const maxReply = 8 << 20
 // timeout. If Vault does not know the token any more, Do waits for the next
 // login and sends the request again; nothing else is repeated here, since a
 // reply that was lost does not say whether a write was applied (Uncertain).
+// Nothing is sent before the time is over that an answer asked to wait for.
 func (s *Session) Do(ctx context.Context, req Request) (*Reply, error) {
+	if err := s.alone.refusal(time.Now()); err != nil {
+		return nil, err
+	}
 	if err := s.Ready(ctx); err != nil {
 		return nil, err
 	}
@@ -57,7 +62,9 @@ func (s *Session) send(ctx context.Context, client *vaultapi.Client, req Request
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	fault, secrets := &Error{Op: req.Method + " " + req.Path}, secretsOf(client.Token(), req)
+	sent := wall()
 	resp, err := call(ctx, client, req)
+	received := wall()
 	if resp == nil {
 		fault.cause = secrets.withheldCause(cause(ctx, err))
 		return nil, fault
@@ -73,11 +80,14 @@ func (s *Session) send(ctx context.Context, client *vaultapi.Client, req Request
 		fault.cause = fmt.Errorf("an answer of more than %d bytes", maxReply)
 		return nil, fault
 	case err == nil && resp.StatusCode < 300:
+		s.noteClock(resp.Header, sent, received)
 		return &Reply{Status: resp.StatusCode, Body: body}, nil
 	case errors.As(err, &refusal) && !refusal.RawError:
+		s.noteClock(resp.Header, sent, received)
 		fault.Messages = clean(secrets.withheld(refusal.Errors))
 	}
 	fault.Status, fault.retryAfter = resp.StatusCode, retryAfter(resp.Header)
+	s.alone.note(fault, time.Now())
 	if resp.StatusCode != http.StatusNotFound {
 		return nil, fault
 	}

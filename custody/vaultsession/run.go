@@ -37,6 +37,7 @@ func (s *Session) Run(ctx context.Context) error {
 			}
 			s.settle(tok)
 			s.log.Info("vault login", "method", s.method, "ttl", tok.life.String(), "renewable", tok.renewable)
+			s.onLogin()
 			s.keep(ctx, tok)
 			continue
 		}

@@ -20,12 +20,15 @@ import (
 type Session struct {
 	timeout   time.Duration
 	log       *slog.Logger
+	onLogin   func()
 	method    string
 	transport *http.Transport
 	client    *vaultapi.Client // carries the token
 	bare      *vaultapi.Client // carries none
 	fresh     func() (*vaultapi.Client, error)
 	nudge     chan struct{} // capacity 1: Invalidate wakes Run
+
+	alone alone // what Do keeps to
 
 	// login and changed belong to Run's goroutine.
 	login   func(context.Context) (token, error)
@@ -38,6 +41,9 @@ type Session struct {
 	resting bool          // a login failed; the next one is some time off
 	err     error         // of the last attempt to log in or to renew
 	ended   bool
+
+	clockMu sync.Mutex
+	clock   storeClock
 }
 
 // Client is Vault's client with the session's current token, for calls that Do

@@ -1,11 +1,14 @@
 package vaulttest
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Fault is what a Proxy does to a request.
@@ -30,7 +33,23 @@ const (
 	Answer204
 	// Hang carries it out and answers when the client has gone.
 	Hang
+	// Hold keeps the request until Release, whether its client waits or not, and
+	// carries it out then.
+	Hold
 )
+
+// Seen is a request that came to a Proxy.
+type Seen struct {
+	At   time.Time
+	Done time.Time // when it was answered or lost here; zero while it is on its way
+	Verb string
+	Path string
+	// Status is the server's answer, also where the client never got it; 0 where
+	// there is none.
+	Status int
+	// RetryAfter is that header of it.
+	RetryAfter string
+}
 
 // Proxy forwards to a server, but for the faults that it is told.
 type Proxy struct {
@@ -43,18 +62,25 @@ type Proxy struct {
 	mu       sync.Mutex
 	decide   func(*http.Request) Fault
 	requests []string
+	seen     []Seen
+	held     int
+	release  chan struct{} // closed by Release
 }
 
 // NewProxy stands before target until the test ends. It passes everything.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
-	p := &Proxy{target: target, decide: func(*http.Request) Fault { return Pass }}
+	p := &Proxy{target: target, decide: func(*http.Request) Fault { return Pass }, release: make(chan struct{})}
 	p.client = &http.Client{
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	server := httptest.NewServer(p)
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		p.Decide(func(*http.Request) Fault { return Pass })
+		p.Release()
+		server.Close()
+	})
 	p.URL = server.URL
 	return p
 }
@@ -87,13 +113,62 @@ func (p *Proxy) Requests() []string {
 	return out
 }
 
-func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// Seen is all that came so far.
+func (p *Proxy) Seen() []Seen {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.seen)
+}
+
+// Held is how many requests are held now.
+func (p *Proxy) Held() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
+
+// Release lets all requests go that are held.
+func (p *Proxy) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.release)
+	p.release = make(chan struct{})
+}
+
+// visit is a request on its way.
+type visit struct {
+	fault   Fault
+	number  int           // in seen
+	release chan struct{} // what it waits for, if it is to be held
+}
+
+// arrive notes a request and decides; depart notes what became of it.
+func (p *Proxy) arrive(r *http.Request) visit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.requests = append(p.requests, r.Method+" "+r.URL.Path)
-	fault := p.decide(r)
-	p.mu.Unlock()
-	switch fault {
+	p.seen = append(p.seen, Seen{At: time.Now(), Verb: r.Method, Path: r.URL.Path})
+	v := visit{fault: p.decide(r), number: len(p.seen) - 1}
+	if v.fault == Hold {
+		v.release = p.release
+	}
+	return v
+}
+
+func (p *Proxy) depart(i int, resp *http.Response) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen[i].Done = time.Now()
+	if resp != nil {
+		p.seen[i].Status, p.seen[i].RetryAfter = resp.StatusCode, resp.Header.Get("Retry-After")
+	}
+}
+
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v := p.arrive(r)
+	switch v.fault {
 	case DropRequest:
+		p.depart(v.number, nil)
 		cut(w)
 		return
 	case Answer307:
@@ -108,15 +183,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, `{"errors":["request path quota exceeded"]}`)
 		return
 	}
-	gone := r.Context().Done()
-	out, err := http.NewRequest(r.Method, p.target+r.URL.RequestURI(), r.Body)
+	resp, err := p.forward(r, v.release)
 	if err != nil {
-		cut(w)
-		return
-	}
-	out.Header, out.ContentLength = r.Header.Clone(), r.ContentLength
-	resp, err := p.client.Do(out)
-	if err != nil {
+		p.depart(v.number, nil)
 		cut(w)
 		return
 	}
@@ -126,12 +195,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		cut(w)
 		return
 	}
-	switch fault {
+	p.depart(v.number, resp)
+	switch v.fault {
 	case DropReply:
 		cut(w)
 		return
 	case Hang:
-		<-gone
+		<-r.Context().Done()
 		return
 	case Answer500:
 		w.WriteHeader(http.StatusInternalServerError)
@@ -143,6 +213,37 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(resp.StatusCode)
 	_, _ = w.Write(body)
+}
+
+// forward carries a request out, after release if that is not nil: what its
+// client has sent arrives then, wherever the client is.
+func (p *Proxy) forward(r *http.Request, release <-chan struct{}) (*http.Response, error) {
+	var body io.Reader = r.Body
+	if release != nil {
+		whole, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(whole)
+		p.wait(release)
+	}
+	out, err := http.NewRequest(r.Method, p.target+r.URL.RequestURI(), body)
+	if err != nil {
+		return nil, err
+	}
+	out.Header, out.ContentLength = r.Header.Clone(), r.ContentLength
+	return p.client.Do(out)
+}
+
+// wait counts who waits.
+func (p *Proxy) wait(release <-chan struct{}) {
+	p.mu.Lock()
+	p.held++
+	p.mu.Unlock()
+	<-release
+	p.mu.Lock()
+	p.held--
+	p.mu.Unlock()
 }
 
 // cut closes the connection without a byte of an answer.

@@ -2,6 +2,7 @@ package vaulttest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,6 +23,7 @@ import (
 // Server is a running Vault.
 type Server struct {
 	bin, dir, addr string
+	id             string // in a cluster, its name there
 	root, unseal   string
 	transport      *http.Transport
 	client         *vaultapi.Client
@@ -99,6 +102,23 @@ func (s *Server) RootToken() string { return s.root }
 func (s *Server) Client() *vaultapi.Client { return s.client }
 
 func (s *Server) boot() error {
+	if err := s.place(); err != nil {
+		return err
+	}
+	if err := s.spawn(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := s.initialize(ctx); err != nil {
+		return err
+	}
+	return s.unsealed(ctx)
+}
+
+// place chooses addresses and writes the configuration of a node that knows
+// nothing yet. The values of a stanza `storage` of a cluster come in extra.
+func (s *Server) place(extra ...string) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -110,8 +130,9 @@ func (s *Server) boot() error {
 	s.addr = ln.Addr().String()
 	config := fmt.Sprintf(`storage "raft" {
   path = %q
-  node_id = "node"
+  node_id = %q
   performance_multiplier = 1
+  %s
 }
 listener "tcp" {
   address = %q
@@ -121,28 +142,27 @@ listener "tcp" {
 api_addr = %q
 cluster_addr = "https://%s"
 disable_mlock = true
-`, filepath.Join(s.dir, "raft"), s.addr, cluster.Addr(), s.URL(), cluster.Addr())
+`, filepath.Join(s.dir, "raft"), cmp.Or(s.id, "node"), strings.Join(extra, "\n  "), s.addr, cluster.Addr(), s.URL(), cluster.Addr())
 	err = errors.Join(ln.Close(), cluster.Close(),
 		os.RemoveAll(filepath.Join(s.dir, "raft")), os.MkdirAll(filepath.Join(s.dir, "raft"), 0o700),
 		os.WriteFile(filepath.Join(s.dir, "vault.hcl"), []byte(config), 0o600))
 	if err != nil {
 		return err
 	}
-	if s.client, err = s.newClient(""); err != nil {
-		return err
-	}
-	if err := s.spawn(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
+	s.client, err = s.newClient("")
+	return err
+}
+
+// initialize makes the unseal key and the root token, once in the life of a
+// server or cluster.
+func (s *Server) initialize(ctx context.Context) error {
 	keys, err := s.client.Sys().InitWithContext(ctx, &vaultapi.InitRequest{SecretShares: 1, SecretThreshold: 1})
 	if err != nil {
 		return fmt.Errorf("vault init: %w", err)
 	}
 	s.root, s.unseal = keys.RootToken, keys.KeysB64[0]
 	s.client.SetToken(s.root)
-	return s.unsealed(ctx)
+	return nil
 }
 
 func (s *Server) newClient(token string) (*vaultapi.Client, error) {
@@ -202,6 +222,11 @@ func (s *Server) unsealed(ctx context.Context) error {
 	if _, err := s.client.Sys().UnsealWithContext(ctx, s.unseal); err != nil {
 		return fmt.Errorf("vault unseal: %w", err)
 	}
+	return s.active(ctx)
+}
+
+// active waits until the node leads.
+func (s *Server) active(ctx context.Context) error {
 	for {
 		health, err := s.client.Sys().HealthWithContext(ctx)
 		if err == nil && health.Initialized && !health.Sealed && !health.Standby {
