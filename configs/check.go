@@ -21,6 +21,7 @@ type checker struct {
 var (
 	durationType = reflect.TypeFor[Duration]()
 	rawJSONType  = reflect.TypeFor[RawJSON]()
+	dateType     = reflect.TypeFor[Date]()
 	integer      = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
 	index        = regexp.MustCompile(`\[[0-9]+\]`)
 )
@@ -64,7 +65,7 @@ func (c *checker) node(n *yaml.Node, t reflect.Type, path string) {
 	switch {
 	case t.Kind() == reflect.Pointer:
 		c.node(n, t.Elem(), path)
-	case t.Kind() == reflect.Struct && t != reflect.TypeFor[Secret]():
+	case t.Kind() == reflect.Struct && t != reflect.TypeFor[Secret]() && t != dateType:
 		if c.kind(n, yaml.MappingNode, path) {
 			c.mapping(n, t, path)
 		}
@@ -140,6 +141,10 @@ func (c *checker) scalar(n *yaml.Node, t reflect.Type, path string) {
 		if tag == "!!int" || tag == "!!float" {
 			c.fault(n, path, "%s has no unit: write %ss, or another of ms, s, m, h, d, w", n.Value, n.Value)
 		} else if _, err := ParseDuration(n.Value); err != nil {
+			c.fault(n, path, "%v", err)
+		}
+	case t == dateType:
+		if _, err := ParseDate(n.Value); err != nil {
 			c.fault(n, path, "%v", err)
 		}
 	case t.Kind() == reflect.String:

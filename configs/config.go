@@ -34,6 +34,8 @@ func Roles() []Role { return []Role{Rotator, Signer, Publisher} }
 type Config struct {
 	// File is where it was read from; for messages and reloads.
 	File string `yaml:"-"`
+	// Lines are those of the fields in File, by path; for Fault.
+	Lines map[string]int `yaml:"-"`
 	// Store is where manifests and private halves live: vault or local. [vault]
 	Store string `yaml:"store"`
 	// StateDir keeps the high-water mark and the last public snapshot. Required.

@@ -54,6 +54,7 @@ func TestWarnings(t *testing.T) {
 		"vault beside store local": {minimal + vaultBlock, "vault is not used with store: local"},
 		"local beside store vault": {minimalVault + "local: {dir: /d, key_file: /k}\n", "local is not used with store: vault"},
 		"key beside what it seals": {edit(t, minimal, "/etc/keyturn/seal.key", "/var/lib/keyturn/custody/seal.key"), "keep the two apart"},
+		"adopt_until has passed":   {edit(t, minimal, "file: /srv/jwks.json", "file: /srv/jwks.json, adopt_until: 2020-01-01"), "issuers[0].publish[0].adopt_until: 2020-01-01 has passed: no key is taken over any more"},
 		"public serves nothing":    {minimal + "listen: {public: {addr: \":8443\", insecure: true}}\n", "listen.public serves nothing"},
 	} {
 		_, warnings, err := loadText(t, tc.text, Options{})

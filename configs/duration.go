@@ -69,12 +69,11 @@ func (d Duration) String() string {
 	return s
 }
 
-// UnmarshalYAML implements yaml.Unmarshaler. Its error is of the one type that
-// lets yaml go on, so that what is wrong behind it in the file is found as well.
+// UnmarshalYAML implements yaml.Unmarshaler.
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := ParseDuration(n.Value)
 	if err != nil {
-		return &yaml.TypeError{Errors: []string{err.Error()}}
+		return goOn(err)
 	}
 	*d = v
 	return nil

@@ -46,7 +46,7 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatalf("what is shown does not load: %v\n%s", err, shown)
 			}
-			again.File = cfg.File
+			again.File, again.Lines = cfg.File, cfg.Lines // which the defaults move
 			if diff := cmp.Diff(cfg, again); diff != "" {
 				t.Errorf("what is shown is another configuration (-loaded +shown):\n%s", diff)
 			}

@@ -41,6 +41,23 @@ func (fs Faults) Error() string {
 	return strings.Join(lines, "\n  ")
 }
 
+// Fault is what somebody else finds wrong with a field of the file: those who
+// live by timing, schedules and rules judge them.
+func (c *Config) Fault(path string, err error) Fault {
+	src := &source{file: c.File, lines: c.Lines}
+	return src.fault(path, "%v", err)
+}
+
+// JoinFaults puts faults in the order of the file; nil where there are none.
+func JoinFaults(fs []Fault) error {
+	if len(fs) == 0 {
+		return nil
+	}
+	sorted := Faults(slices.Clone(fs))
+	sortFaults(sorted)
+	return sorted
+}
+
 // Warning is what does no harm and may not be what was meant.
 type Warning string
 

@@ -15,8 +15,6 @@ var notBuilt = map[string]string{
 	"limits":                                "limits on callers",
 	"listen.sign[].rate_limit":              "limits on how often a socket signs",
 	"watch":                                 "reloading when the file changes; send SIGHUP",
-	"issuers[].adopt_until":                 "taking over a key set that keyturn did not write",
-	"issuers[].publish[].adopt_until":       "taking over a key set that keyturn did not write",
 	"issuers[].publish[].bucket":            "publishing to object stores; publish a file and copy it, or serve http",
 	"vault.auth.role":                       "logging in by kubernetes, jwt or cert; use approle, token_file or token",
 	"vault.auth.jwt_file":                   "logging in by kubernetes or jwt; use approle, token_file or token",

@@ -55,6 +55,9 @@ type Target struct {
 	// View leaves out what a kind of consumer cannot read: kubernetes or
 	// spiffe. [every key]
 	View keyring.View `yaml:"view,omitempty"`
+	// AdoptUntil lets keyturn take over a set in File that it did not write: the
+	// keys found there stay in the set until this date. [such a file is refused]
+	AdoptUntil Date `yaml:"adopt_until,omitempty"`
 }
 
 // Kind is file or http.
@@ -121,7 +124,7 @@ func (i Issuer) Keyring(c *Config) keyring.Config {
 		SingleProcess: c.Store == StoreLocal,
 	}
 	for _, t := range i.Publish {
-		k.Targets = append(k.Targets, keyring.Target{Name: t.Name, Kind: t.Kind(), Required: t.Required, View: t.View})
+		k.Targets = append(k.Targets, keyring.Target{Name: t.Name, Kind: t.Kind(), Required: t.Required, View: t.View, AdoptUntil: t.AdoptUntil.Time()})
 	}
 	for _, u := range i.Confirm {
 		k.Targets = append(k.Targets, keyring.Target{Name: u, Kind: keyring.TargetConfirm, Required: true})

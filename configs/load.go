@@ -85,7 +85,7 @@ func parse(doc []byte, file string, over *overlay, o Options) (*Config, []Warnin
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.File = file
+	cfg.File, cfg.Lines = file, src.lines
 	over.apply(cfg, src)
 	v := &validator{cfg: cfg, src: src, over: over, dev: o.Dev}
 	v.paths()

@@ -90,6 +90,10 @@ func TestDefaults(t *testing.T) {
 		}},
 		Audit: Audit{File: "/var/log/audit.jsonl", Required: true},
 	}
+	if cfg.Lines["rings[0].rotate"] != 10 {
+		t.Errorf("lines %v", cfg.Lines)
+	}
+	cfg.Lines = nil
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
 	}
@@ -255,5 +259,41 @@ func TestKeyring(t *testing.T) {
 	}
 	if k := local.Issuers[0].Keyring(local); !k.SingleProcess || k.OutageBudget != 0 {
 		t.Errorf("local: single_process %v, outage_budget %s", k.SingleProcess, k.OutageBudget)
+	}
+}
+
+// A value that no type takes does not hide what is wrong behind it.
+func TestFaultsBehindAValue(t *testing.T) {
+	for name, broken := range map[string]string{
+		"a claim":    "claims: {add: [{name: x, value: .inf}]}",
+		"a duration": "ttl: {max: soon}",
+	} {
+		text := edit(t, minimal, "audiences: [a]\n", "audiences: [a]\n    "+broken+"\n  - {name: two, ring: web, allow: [{uid: 0}], subject: {fixed: me, pattern: x}, audiences: [a]}\n")
+		_, _, err := loadText(t, text, Options{})
+		var faults Faults
+		if !errors.As(err, &faults) || len(faults) != 2 || faults[1].Path != "profiles[1].subject" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What others find stands in the order of the file, at the field or at the
+// nearest one that the file has.
+func TestFaultsOfOthers(t *testing.T) {
+	cfg, _, err := loadText(t, minimal, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := JoinFaults(nil); err != nil {
+		t.Errorf("no fault: %v", err)
+	}
+	err = JoinFaults([]Fault{
+		cfg.Fault("profiles[0].typ", errors.New("third")),
+		cfg.Fault("issuers[0]", errors.New("first")),
+		cfg.Fault("rings[0].rotate", errors.New("second, 100% so")),
+	})
+	want := "3 faults in the configuration:\n  FILE:5: issuers[0]: first\n  FILE:10: rings[0].rotate: second, 100% so\n  FILE:12: profiles[0].typ: third"
+	if got := strings.ReplaceAll(err.Error(), cfg.File, "FILE"); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }

@@ -61,6 +61,17 @@ func (v *validator) publish(is *Issuer, where string) {
 		if err := t.View.Check(); err != nil {
 			v.fault(p+".view", "%v", err)
 		}
+		v.adoptUntil(t, p+".adopt_until")
+	}
+}
+
+func (v *validator) adoptUntil(t Target, where string) {
+	switch at := t.AdoptUntil.Time(); {
+	case at.IsZero():
+	case t.HTTP:
+		v.fault(where, "belongs to a file: what http: true serves is keyturn's own")
+	case !time.Now().Before(at):
+		v.warn("%s: %s has passed: no key is taken over any more; take it out, and raise the revision", where, t.AdoptUntil)
 	}
 }
 

@@ -64,7 +64,7 @@ func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
 
 // UnmarshalYAML refuses: no secret stands in a file.
 func (s *Secret) UnmarshalYAML(*yaml.Node) error {
-	return errors.New("a secret never stands in the file")
+	return goOn(errors.New("a secret never stands in the file"))
 }
 
 // RawJSON is a JSON value that a file writes as YAML. Numbers are kept as they
@@ -75,11 +75,15 @@ type RawJSON json.RawMessage
 func (r *RawJSON) UnmarshalYAML(n *yaml.Node) error {
 	var b bytes.Buffer
 	if err := writeJSON(&b, n); err != nil {
-		return err
+		return goOn(err)
 	}
 	*r = b.Bytes()
 	return nil
 }
+
+// goOn makes an error of the one type that lets yaml go on, so that what is
+// wrong behind it in the file is found as well.
+func goOn(err error) error { return &yaml.TypeError{Errors: []string{err.Error()}} }
 
 // MarshalYAML implements yaml.Marshaler. JSON as this package writes it is YAML.
 func (r RawJSON) MarshalYAML() (any, error) {

@@ -136,3 +136,52 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestDate(t *testing.T) {
+	for text, want := range map[string]struct {
+		at    time.Time
+		shown string
+	}{
+		"2027-03-01":                   {time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC), "2027-03-01"},
+		"2027-03-01T12:30:00Z":         {time.Date(2027, 3, 1, 12, 30, 0, 0, time.UTC), "2027-03-01T12:30:00Z"},
+		"2027-03-01T01:00:00+01:00":    {time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC), "2027-03-01"},
+		"2027-03-01T12:30:00.25-05:00": {time.Date(2027, 3, 1, 17, 30, 0, 250e6, time.UTC), "2027-03-01T17:30:00.25Z"},
+		"":                             {},
+		"2027-3-1":                     {},
+		"2027-03-01 12:30:00":          {},
+		"2027-03-01T12:30:00":          {},
+		"1999-12-31":                   {},
+		"2027-02-29":                   {},
+		" 2027-03-01":                  {},
+	} {
+		d, err := ParseDate(text)
+		if (err == nil) != !want.at.IsZero() || !d.Time().Equal(want.at) {
+			t.Errorf("ParseDate(%q) = %v, %v", text, d.Time(), err)
+		}
+		if err != nil {
+			continue
+		}
+		if again, err := ParseDate(d.String()); d.String() != want.shown || err != nil || again != d {
+			t.Errorf("%q is shown as %q, read back %v", text, d, err)
+		}
+	}
+}
+
+// What adopt_until says reaches the manifest, whether it is quoted or not, and
+// config show prints it as a file may write it.
+func TestAdoptUntilReachesTheManifest(t *testing.T) {
+	want := time.Date(2099, 3, 1, 0, 0, 0, 0, time.UTC)
+	for _, text := range []string{"2099-03-01", `"2099-03-01"`, "2099-03-01T00:00:00Z"} {
+		cfg, warnings, err := loadText(t, edit(t, minimal, "file: /srv/jwks.json", "file: /srv/jwks.json, adopt_until: "+text), Options{})
+		if err != nil || len(warnings) > 0 {
+			t.Fatalf("%s: %v, %q", text, err, warnings)
+		}
+		if got := cfg.Issuers[0].Keyring(cfg).Targets[0].AdoptUntil; !got.Equal(want) {
+			t.Errorf("%s: %v", text, got)
+		}
+		doc, err := yaml.Marshal(cfg)
+		if err != nil || !strings.Contains(string(doc), `adopt_until: "2099-03-01"`) {
+			t.Errorf("%s: shown as %v\n%s", text, err, doc)
+		}
+	}
+}

@@ -29,14 +29,15 @@ type ahead struct {
 // and the set is written again, at the generation that the store has.
 func (v *visit) isAhead() bool {
 	s, h := v.snapshot, &v.held
-	if h.generation() <= s.Generation {
+	stands := h.holds()
+	if stands.Yields(s) {
 		v.ahead = ahead{}
 		return false
 	}
 	if v.ahead.since.IsZero() || s.Generation >= v.ahead.generation {
-		v.ahead = ahead{h.generation(), v.now}
+		v.ahead = ahead{stands.Generation, v.now}
 	}
-	if v.lockErr == nil && s.Servable() && v.now.Before(s.ServeUntil()) && v.readAt.Sub(v.ahead.since) > v.patience {
+	if v.lockErr == nil && s.Servable() && !s.Hold(v.now).Expired(v.clock.Late) && v.readAt.Sub(v.ahead.since) > v.patience {
 		h.side, h.set, h.spoilt = nil, nil, true
 		v.report.drifted = true
 		return false

@@ -49,8 +49,29 @@ type Config struct {
 	// Drifted is called when a published file was found changed by somebody
 	// else. It must not block. [nothing]
 	Drifted func(issuer, target string)
+	// Clock reads this host's clocks. It must not block. [time.Now for both]
+	Clock func(issuer string) Clock
 	// Logger gets what changes; it is required.
 	Logger *slog.Logger
+}
+
+// Clock is one reading of a host's two clocks: keys leave a set by age at
+// Early, what is served ends at Late, and no file is taken away while Doubt is true.
+type Clock struct {
+	// Early and Late are the lesser and the greater of the wall clock and of what
+	// the boot clock makes of its last reading that was sound.
+	Early, Late time.Time
+	// Doubt says that the wall clock is wrong, as far as this host can tell.
+	Doubt bool
+}
+
+// clock reads the clocks for an issuer.
+func (c *Config) clock(issuer string) Clock {
+	if c.Clock == nil {
+		now := time.Now()
+		return Clock{Early: now, Late: now}
+	}
+	return c.Clock(issuer)
 }
 
 // Issuer is one issuer and the targets of this replica.

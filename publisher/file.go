@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/atomicfile"
+	"github.com/keyturn/keyturn/keyring"
 )
 
 // file is a file target.
@@ -42,44 +43,32 @@ type held struct {
 	spoilt bool     // the side file was not as this process had left it
 }
 
-// expires is when what the file holds is to be taken away. A file that
-// somebody changed gets the time of the set that should be there.
-func (h *held) expires() time.Time {
+// holds is the set in the file; of one that was changed or is gone, the newest
+// that may have been there.
+func (h *held) holds() keyring.Held {
 	switch {
 	case h.set != nil:
-		return h.set.ServeUntil
+		return h.side.held(*h.set)
 	case h.side != nil:
-		return h.side.newest().ServeUntil
+		return h.side.held(h.side.newest())
 	}
-	return time.Time{}
-}
-
-// generation is that of the set in the file; of one that was changed or is
-// gone, the newest that may have been there.
-func (h *held) generation() uint64 {
-	switch {
-	case h.set != nil:
-		return h.set.Generation
-	case h.side != nil:
-		return h.side.newest().Generation
-	}
-	return 0
+	return keyring.Held{}
 }
 
 // away reports that the file is gone and its time is over: it was taken away.
-func (h *held) away(now time.Time) bool { return !h.exists && !now.Before(h.expires()) }
+func (h *held) away(late time.Time) bool { return !h.exists && h.holds().Expired(late) }
 
 // drifted reports that the files are not as this issuer's keyturn left them. A
 // file that is gone may have held the oldest set that is listed, and have been
 // taken away with that.
-func (h *held) drifted(issuer string, now time.Time) bool {
+func (h *held) drifted(issuer string, late time.Time) bool {
 	switch {
 	case h.side == nil || h.side.Issuer != issuer:
 		return false
 	case h.spoilt || (h.exists && h.set == nil):
 		return true
 	}
-	return !h.exists && now.Before(h.side.Sets[0].ServeUntil)
+	return !h.exists && !h.side.held(h.side.Sets[0]).Expired(late)
 }
 
 // visit is one step's work at the target.
@@ -118,7 +107,7 @@ func (f *file) step(ctx context.Context, j job) report {
 	if lockErr != nil {
 		v.fail(CodePublishFailed, j.required && !v.held.exists, lockErr)
 	} else {
-		v.report.drifted = v.held.drifted(f.issuer, j.now)
+		v.report.drifted = v.held.drifted(f.issuer, j.clock.Late)
 	}
 	if j.snapshot != nil {
 		v.publish()
@@ -181,7 +170,7 @@ func (v *visit) sweep() {
 
 // readBack reports the set that the file holds now, as a consumer reads it.
 func (v *visit) readBack() {
-	v.report.serveUntil = v.held.expires()
+	v.report.serveUntil = v.held.holds().ServeUntil
 	if !v.held.exists {
 		return
 	}

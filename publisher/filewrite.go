@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/atomicfile"
+	"github.com/keyturn/keyturn/internal/crashpoint"
 )
 
 // The set and its side file are public.
@@ -14,19 +15,20 @@ const fileMode = 0o644
 // publish brings the file to the snapshot, if it is ours, not ahead, and locked.
 func (v *visit) publish() {
 	s, h := v.snapshot, &v.held
-	if h.side != nil && h.side.Lineage != s.Lineage && h.away(v.now) {
+	if h.side != nil && h.side.Lineage != s.Lineage && h.away(v.clock.Late) {
 		h.side = nil // taken away, and nobody has brought it back: nothing is held here
 	}
-	if err := v.foreign(); err != nil {
-		v.report.drifted = false
-		v.fail(CodePublishRefused, v.required, err)
+	if v.isForeign() && !v.takeOver() {
 		return
 	}
 	v.last = h.side
 	if v.isAhead() {
 		return
 	}
-	if !s.Servable() || !v.now.Before(s.ServeUntil()) {
+	next := s.Hold(v.now)
+	// A clock in doubt takes no file away, so that it does not keep the one
+	// which is there from being replaced by a newer one either.
+	if over := next.Expired(v.clock.Late) && !(v.clock.Doubt && h.exists); over || !s.Servable() {
 		return
 	}
 	set, err := render(v.job)
@@ -38,7 +40,7 @@ func (v *visit) publish() {
 		return
 	}
 	v.report.changes = set.Changes
-	want := sideSet{Generation: s.Generation, ServeUntil: s.ServeUntil().UTC(), SHA256: digest(set.Body)}
+	want := sideSet{Generation: next.Generation, ServeUntil: next.ServeUntil.UTC(), SHA256: digest(set.Body)}
 	if v.lockErr == nil {
 		if err := v.replace(set.Body, want); err != nil {
 			v.fail(CodePublishFailed, v.required && !h.exists, err)
@@ -49,20 +51,6 @@ func (v *visit) publish() {
 	if h.set != nil && h.set.SHA256 == want.SHA256 {
 		h.set = &want
 	}
-}
-
-// foreign reports a target that holds a set which this issuer did not write.
-func (v *visit) foreign() error {
-	const mend = "take its keys over with adopt_until, which this keyturn does not have yet, or name another file; where nobody needs its keys any more, remove"
-	switch h := &v.held; {
-	case h.side == nil && h.exists:
-		return fmt.Errorf("%s was not written by keyturn (it has no side file %s), and its keys would vanish for consumers that need them: %s it",
-			v.path, v.name+sideSuffix, mend)
-	case h.side != nil && (h.side.Lineage != v.snapshot.Lineage || h.side.Issuer != v.issuer):
-		return fmt.Errorf("%s belongs to issuer %q, lineage %s, and this is issuer %q, lineage %s; a set replaces only one of its own lineage: %s it and %s",
-			v.path, h.side.Issuer, h.side.Lineage, v.issuer, v.snapshot.Lineage, mend, v.name+sideSuffix)
-	}
-	return nil
 }
 
 // replace writes the side file and the file, in this order, as far as they
@@ -91,9 +79,11 @@ func (v *visit) replace(body []byte, want sideSet) error {
 	}
 	v.last, h.side, h.spoilt = next, next, false
 	if !same {
+		crashpoint.Here("publish.listed")
 		if err := atomicfile.Write(v.root, v.name, body, fileMode); err != nil {
 			return err
 		}
+		crashpoint.Here("publish.wrote")
 	}
 	read, err := atomicfile.Read(v.root, v.name, maxSet)
 	if err != nil {
@@ -109,16 +99,17 @@ func (v *visit) replace(body []byte, want sideSet) error {
 
 // expire takes the file away when it is too old to be served: a consumer that
 // finds no set asks again, one that finds an old set refuses good tokens. It
-// needs no snapshot. A file of another lineage is not ours to take away.
+// needs no snapshot. A file of another lineage is not ours to take away, and by a
+// clock in doubt none is.
 func (v *visit) expire() {
-	h, until := &v.held, v.held.expires()
-	if until.IsZero() || v.now.Before(until) || h.side.Issuer != v.issuer ||
-		(v.snapshot != nil && v.snapshot.Lineage != h.side.Lineage) || !v.remove() {
+	h, stands := &v.held, v.held.holds()
+	if stands.Lineage == "" || !stands.Expired(v.clock.Late) || h.side.Issuer != v.issuer ||
+		(v.snapshot != nil && v.snapshot.Lineage != stands.Lineage) || (v.clock.Doubt && h.exists) || !v.remove() {
 		return
 	}
 	v.fail(CodeServeExpired, v.required, fmt.Errorf(
 		"the set in %s was not to be served after %s and no newer one has come: the file was taken away, and comes back when the manifest can be read again",
-		v.path, until.UTC().Format(time.RFC3339)))
+		v.path, stamp(stands.ServeUntil)))
 }
 
 // remove takes the file away and reports whether it is gone. The side file

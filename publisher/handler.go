@@ -40,19 +40,19 @@ func (p *Publisher) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "use GET or HEAD", http.StatusMethodNotAllowed)
 		return
 	}
-	now := time.Now()
+	late := rt.endpoint.clock().Late
 	page := rt.endpoint.page.Load()
-	if page == nil || !now.Before(page.serveUntil) {
+	if page == nil || page.held.Expired(late) {
 		h.Set("Retry-After", retryAfter(p.retry))
 		h.Set("Cache-Control", "no-store")
 		http.Error(w, "no key set can be served now", http.StatusServiceUnavailable)
 		return
 	}
 	doc := rt.document(page)
-	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(page.cacheFor(now)/time.Second))+", must-revalidate")
+	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(page.cacheFor(late)/time.Second))+", must-revalidate")
 	h.Set("ETag", doc.etag)
-	h.Set(headerLineage, page.lineage)
-	h.Set(headerGeneration, strconv.FormatUint(page.generation, 10))
+	h.Set(headerLineage, page.held.Lineage)
+	h.Set(headerGeneration, strconv.FormatUint(page.held.Generation, 10))
 	if matches(r.Header.Values("If-None-Match"), doc.etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return

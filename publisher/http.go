@@ -33,20 +33,16 @@ type endpoint struct {
 	path   string
 	url    string // where the listener is asked
 	client *http.Client
+	clock  func() Clock
 
 	// mark is the newest set that was ever served; only step touches it.
-	mark struct {
-		lineage    string
-		generation uint64
-	}
+	mark keyring.Held
 }
 
 // page is everything that requests are answered from; it is never changed.
 type page struct {
 	jwks, discovery document
-	lineage         string
-	generation      uint64
-	serveUntil      time.Time
+	held            keyring.Held
 	changes         time.Time
 	maxAge          time.Duration
 }
@@ -62,23 +58,24 @@ func newDocument(contentType string, body []byte) document {
 	return document{contentType, body, `"` + hex.EncodeToString(sum[:16]) + `"`}
 }
 
-func newEndpoint(self Self, is Issuer, t Target) (*endpoint, error) {
+func newEndpoint(cfg *Config, is Issuer, t Target) (*endpoint, error) {
 	u, err := checkURL(is.URL)
 	if err != nil {
 		return nil, err
 	}
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return self.Dial(ctx) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return cfg.Self.Dial(ctx) },
 	}
 	own := url.URL{Scheme: "http", Host: u.Host, Path: t.path(is)}
-	if self.Leaf != nil {
+	if cfg.Self.Leaf != nil {
 		own.Scheme = "https"
-		transport.TLSClientConfig = self.pin(u.Hostname())
+		transport.TLSClientConfig = cfg.Self.pin(u.Hostname())
 	}
 	return &endpoint{
 		path:   t.path(is),
 		url:    own.String(),
 		client: newClient(transport),
+		clock:  func() Clock { return cfg.clock(is.Name) },
 	}, nil
 }
 
@@ -126,26 +123,26 @@ func (e *endpoint) step(ctx context.Context, j job) report {
 	case p == nil:
 		return r
 	}
-	r.serveUntil, r.changes = p.serveUntil, p.changes
-	if !j.now.Before(p.serveUntil) {
+	r.serveUntil, r.changes = p.held.ServeUntil, p.changes
+	if p.held.Expired(j.clock.Late) {
 		r.fail(CodeServeExpired, j.required, fmt.Errorf(
 			"the set of generation %d was not to be served after %s and no newer one has come: the endpoint answers 503 until the manifest can be read again",
-			p.generation, p.serveUntil.UTC().Format(time.RFC3339)))
+			p.held.Generation, stamp(p.held.ServeUntil)))
 		return r
 	}
 	got, err := fetch(ctx, e.client, e.url)
 	if err == nil {
 		lineage, generation := published(got.header)
-		if lineage != p.lineage || generation != p.generation {
+		if lineage != p.held.Lineage || generation != p.held.Generation {
 			err = fmt.Errorf("%s answered with generation %d of lineage %q, this process serves %d of %q: another process listens there",
-				e.url, generation, lineage, p.generation, p.lineage)
+				e.url, generation, lineage, p.held.Generation, p.held.Lineage)
 		}
 	}
 	if err != nil {
 		r.fail(CodePublishFailed, false, fmt.Errorf("read the own endpoint back: %w", err))
 		return r
 	}
-	r.set, r.readAt, r.generation = got.set, got.at, p.generation
+	r.set, r.readAt, r.generation = got.set, got.at, p.held.Generation
 	return r
 }
 
@@ -153,12 +150,12 @@ func (e *endpoint) step(ctx context.Context, j job) report {
 // served never falls, and a set past its end is not served again.
 func (e *endpoint) publish(j job, r *report) error {
 	s := j.snapshot
-	if s == nil || !s.Servable() || !j.now.Before(s.ServeUntil()) {
+	if s == nil || !s.Servable() || s.Hold(j.now).Expired(j.clock.Late) {
 		return nil
 	}
-	if e.mark.lineage != "" && (s.Lineage != e.mark.lineage || s.Generation < e.mark.generation) {
+	if !e.mark.Yields(s) {
 		return fmt.Errorf("generation %d of lineage %s was served already, and a set replaces only an older one of its lineage, not generation %d of %s",
-			e.mark.generation, e.mark.lineage, s.Generation, s.Lineage)
+			e.mark.Generation, e.mark.Lineage, s.Generation, s.Lineage)
 	}
 	next, err := e.render(j)
 	if err != nil {
@@ -167,11 +164,11 @@ func (e *endpoint) publish(j job, r *report) error {
 		return err
 	}
 	old := e.page.Load()
-	if old == nil || old.generation != next.generation || old.jwks.etag != next.jwks.etag {
+	if old == nil || old.held.Generation != next.held.Generation || old.jwks.etag != next.jwks.etag {
 		e.page.Store(next)
 		r.wrote = true
 	}
-	e.mark.lineage, e.mark.generation = next.lineage, next.generation
+	e.mark = next.held
 	return nil
 }
 
@@ -186,20 +183,18 @@ func (e *endpoint) render(j job) (*page, error) {
 		return nil, err
 	}
 	return &page{
-		jwks:       newDocument("application/jwk-set+json", set.Body),
-		discovery:  newDocument("application/json", discovery),
-		lineage:    s.Lineage,
-		generation: s.Generation,
-		serveUntil: s.ServeUntil(),
-		changes:    set.Changes,
-		maxAge:     time.Duration(s.Config.JWKSMaxAge),
+		jwks:      newDocument("application/jwk-set+json", set.Body),
+		discovery: newDocument("application/json", discovery),
+		held:      s.Hold(j.now),
+		changes:   set.Changes,
+		maxAge:    time.Duration(s.Config.JWKSMaxAge),
 	}, nil
 }
 
 // render is the set of a job. An empty one is an error: no consumer could tell
 // it from the loss of every key.
 func render(j job) (keyring.Published, error) {
-	set, err := keyring.Set(j.snapshot, j.now, j.view)
+	set, err := keyring.Set(j.snapshot, j.clock.Early, j.view)
 	switch {
 	case err != nil:
 		return keyring.Published{}, err

@@ -269,3 +269,31 @@ func FuzzParseSet(f *testing.F) {
 		}
 	})
 }
+
+// What is taken over can be published, and a strict reader finds nothing private in it.
+func FuzzParseForeign(f *testing.F) {
+	f.Add([]byte(`{"keys":[{"kty":"EC","kid":"k","crv":"P-256","x":"AA","y":"AQ"},{"kty":"oct","k":"AA"}]}`))
+	f.Add([]byte(`{"keys":[{"kty":"OKP","kid":"k","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","x5c":["AA=="]}]}`))
+	f.Add([]byte(`{"keys":[null,{"d":null},{"key_ops":[]}]}`))
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		keys, err := parseForeign(doc)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\r") {
+				t.Errorf("not one line: %q", err)
+			}
+			return
+		}
+		s := &keyring.Snapshot{}
+		for _, k := range keys {
+			s.Adopted = append(s.Adopted, keyring.Adopted{JWK: k, Until: time.Unix(1, 0)})
+		}
+		set, err := keyring.Set(s, time.Unix(0, 0), keyring.ViewAll)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := parseSet(set.Body)
+		if err != nil || len(back) != len(keys) || len(shown(s, back, keyring.ViewAll)) != len(keys) {
+			t.Errorf("%d keys, read back %d (%v) from %s", len(keys), len(back), err, set.Body)
+		}
+	})
+}

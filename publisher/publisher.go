@@ -108,7 +108,7 @@ func (p *Publisher) place(cfg *Config, is Issuer, t Target) (place, string, erro
 		}
 		return f, f.path, nil
 	case keyring.TargetHTTP:
-		e, err := newEndpoint(cfg.Self, is, t)
+		e, err := newEndpoint(cfg, is, t)
 		if err != nil {
 			return nil, "", err
 		}
@@ -155,6 +155,20 @@ func (p *Publisher) Confirmed(issuer string) map[string]keyring.Observation {
 		for _, t := range is.targets {
 			if seen, ok := t.seen(); ok {
 				out[t.conf.Name] = seen
+			}
+		}
+	}
+	return out
+}
+
+// Foreign holds, by target, the keys of sets that stand there, that keyturn did
+// not write, and that it is to take over, until the manifest names them all.
+func (p *Publisher) Foreign(issuer string) map[string][]keyring.JWK {
+	out := map[string][]keyring.JWK{}
+	if is := p.issuers[issuer]; is != nil {
+		for _, t := range is.targets {
+			if keys := t.foreign(); len(keys) > 0 {
+				out[t.conf.Name] = keys
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/strictjson"
+	"github.com/keyturn/keyturn/keyring"
 )
 
 const (
@@ -42,6 +43,11 @@ func (s sideSet) equal(o sideSet) bool {
 func digest(body []byte) string {
 	sum := sha256.Sum256(body)
 	return hex.EncodeToString(sum[:])
+}
+
+// held is one of the sets in keyring's words.
+func (s *side) held(set sideSet) keyring.Held {
+	return keyring.Held{Lineage: s.Lineage, Generation: set.Generation, ServeUntil: set.ServeUntil}
 }
 
 // newest is the set that was written last, or was about to be.

@@ -26,7 +26,10 @@ type job struct {
 	snapshot *keyring.Snapshot
 	view     keyring.View
 	required bool
-	now      time.Time
+	// adoptUntil lets a foreign set be taken over; zero refuses it.
+	adoptUntil time.Time
+	now        time.Time // the wall clock, for what people read
+	clock      Clock
 	// readAt is when the store was last read and held nothing newer than
 	// snapshot; zero where that is not known.
 	readAt time.Time
@@ -45,6 +48,8 @@ type report struct {
 	serveUntil time.Time
 	// changes is when the set changes next by age.
 	changes time.Time
+	// foreign are keys that stand there and wait for the manifest to adopt them.
+	foreign []keyring.JWK
 	wrote   bool
 	drifted bool
 	faults  []fault
@@ -112,6 +117,7 @@ type state struct {
 	serveUntil  time.Time
 	behind      []string
 	behindSince time.Time
+	foreign     []keyring.JWK
 	alarms      []keyring.Alarm
 	err         error
 }
@@ -145,6 +151,7 @@ func (t *target) run(ctx context.Context) {
 func (t *target) job() job {
 	j := job{
 		snapshot: t.issuer.latest.Load(), view: t.conf.View, required: t.conf.Required, now: time.Now(),
+		clock:    t.cfg.clock(t.issuerName),
 		patience: 2*t.cfg.Interval + slowestRead,
 	}
 	if j.snapshot == nil {
@@ -155,7 +162,7 @@ func (t *target) job() job {
 	}
 	for _, m := range j.snapshot.Config.Targets {
 		if m.Name == t.conf.Name {
-			j.view, j.required = m.View, m.Required
+			j.view, j.required, j.adoptUntil = m.View, m.Required, m.AdoptUntil
 		}
 	}
 	return j
@@ -189,12 +196,13 @@ func (t *target) note(j job, r report) {
 
 	after := before
 	after.required, after.generation, after.serveUntil = j.required, r.generation, r.serveUntil
+	after.foreign = r.foreign
 	if r.readAt.IsZero() {
 		after.generation = before.generation
 	} else if j.snapshot != nil {
 		after.observed = true
 		after.seen = keyring.Observation{At: r.readAt, Kids: shown(j.snapshot, r.set, j.view)}
-		after.behind = missing(j.snapshot, j.now, after.seen.Kids)
+		after.behind = missing(j.snapshot, j.clock.Early, after.seen.Kids)
 	}
 	changed := after.observed && (!before.observed || !slices.Equal(before.seen.Kids, after.seen.Kids))
 	switch {
@@ -285,7 +293,7 @@ func (t *target) tell(r report, before, after state, changed bool) {
 	case r.wrote || changed:
 		t.cfg.Observe(t.issuerName, t.conf.Name, true)
 	}
-	if changed {
+	if changed || !slices.Equal(before.foreign, after.foreign) {
 		t.cfg.Wake()
 	}
 }
@@ -304,6 +312,12 @@ func (t *target) seen() (keyring.Observation, bool) {
 	seen := t.state.seen
 	seen.Kids = slices.Clone(seen.Kids)
 	return seen, t.state.observed
+}
+
+func (t *target) foreign() []keyring.JWK {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.state.foreign)
 }
 
 func (t *target) alarms() []keyring.Alarm {

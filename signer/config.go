@@ -41,6 +41,13 @@ type Config struct {
 	Logger *slog.Logger
 	// Observe is told of every decision, for metrics; nil is fine. It must not block.
 	Observe func(Outcome)
+	// Late is the later of this host's wall clock and of what its boot clock
+	// makes of the last reading that was sound: leases end by it. It must not
+	// block. [time.Now]
+	Late func(issuer string) time.Time
+	// Wake is called when a private half was found missing or wrong, so that
+	// the rotator sees it in Damaged. It must not block. [nothing]
+	Wake func()
 }
 
 // Ring is what the signer has to know of a ring before it has a snapshot.
@@ -74,6 +81,8 @@ type Signer struct {
 	rings         map[string]Ring
 	log           *slog.Logger
 	observe       func(Outcome)
+	late          func(issuer string) time.Time
+	wakeRotator   func()
 
 	// state is what requests see.
 	state atomic.Pointer[state]
@@ -107,9 +116,16 @@ func New(cfg Config) (*Signer, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(Outcome) {}
 	}
+	if cfg.Late == nil {
+		cfg.Late = func(string) time.Time { return time.Now() }
+	}
+	if cfg.Wake == nil {
+		cfg.Wake = func() {}
+	}
 	s := &Signer{
 		keys: cfg.Keys, audit: cfg.Audit, auditOptional: cfg.AuditOptional,
 		rings: map[string]Ring{}, log: cfg.Logger, observe: cfg.Observe,
+		late: cfg.Late, wakeRotator: cfg.Wake,
 		batches: make(chan struct{}, maxBatches), wake: make(chan struct{}, 1),
 		issuers: map[string]*issuer{}, paused: map[string]time.Time{},
 	}
@@ -119,7 +135,7 @@ func New(cfg Config) (*Signer, error) {
 		}
 		s.rings[r.Name] = r
 		if s.issuers[r.Issuer] == nil {
-			s.issuers[r.Issuer] = newIssuer(r.Issuer)
+			s.issuers[r.Issuer] = s.newIssuer(r.Issuer)
 		}
 	}
 	if err := s.SetProfiles(cfg.Profiles); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/keyring"
@@ -92,7 +93,7 @@ func (s *Signer) due(now time.Time) (*job, time.Time) {
 				later = pause
 			}
 			switch {
-			case !wanted(k, now):
+			case !is.wants(k, now):
 			case later.After(now):
 				at(later)
 			case k.State(now) == keyring.Active:
@@ -139,6 +140,13 @@ func (s *Signer) fetch(ctx context.Context, j *job) (*token.Signer, error) {
 
 // loaded records what became of a job. The key may have been closed meanwhile.
 func (s *Signer) loaded(j *job, key *token.Signer, err error, now time.Time) {
+	if s.note(j, key, err, now) {
+		s.wakeRotator()
+	}
+}
+
+// note reports whether the half is one more that is damaged.
+func (s *Signer) note(j *job, key *token.Signer, err error, now time.Time) (damaged bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	is, kid := s.issuers[j.issuer], j.key.JWK.Kid
@@ -151,6 +159,7 @@ func (s *Signer) loaded(j *job, key *token.Signer, err error, now time.Time) {
 		if !again {
 			f.since = now
 		}
+		damaged = isDamaged(err) && !isDamaged(f.err)
 		if !again || alarmCode(f.err) != alarmCode(err) {
 			s.log.Error("private half not loaded", "issuer", is.name, "ring", j.key.Ring, "kid", kid, "error", err)
 		}
@@ -164,6 +173,47 @@ func (s *Signer) loaded(j *job, key *token.Signer, err error, now time.Time) {
 	}
 	s.rebuild(is, now)
 	s.publish()
+	return damaged
+}
+
+// isDamaged reports a half that is not there, or is not the right one. That the
+// store is away, or refuses us, says nothing about it.
+func isDamaged(err error) bool {
+	return errors.Is(err, keyring.ErrNoKey) || errors.Is(err, keyring.ErrMismatch)
+}
+
+// Damaged are the kids of an issuer whose private halves were found missing, or
+// not to match, when they were last looked for, sorted.
+func (s *Signer) Damaged(issuer string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	if is := s.issuers[issuer]; is != nil {
+		for kid, f := range is.failed {
+			if isDamaged(f.err) {
+				out = append(out, kid)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Retry tries at once what could not be loaded because the store was away: it
+// may be back.
+func (s *Signer) Retry() {
+	s.mu.Lock()
+	clear(s.paused)
+	for _, is := range s.issuers {
+		for kid, f := range is.failed {
+			if !isDamaged(f.err) {
+				f.next = time.Time{}
+				is.failed[kid] = f
+			}
+		}
+	}
+	s.mu.Unlock()
+	s.tellRun()
 }
 
 // alarmCode names why a half could not be loaded.

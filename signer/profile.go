@@ -95,13 +95,13 @@ type profile struct {
 func compileAll(list []Profile, rings map[string]Ring) (map[string]*profile, error) {
 	out := map[string]*profile{}
 	var errs []error
-	for i, cfg := range list {
+	for _, cfg := range list {
 		p, err := compile(cfg, rings)
 		if out[cfg.Name] != nil {
 			err = errors.Join(err, errors.New("another profile has this name"))
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("profile %d (%q): %w", i+1, cfg.Name, err))
+			errs = append(errs, fmt.Errorf("profile %q: %w", cfg.Name, err))
 			continue
 		}
 		out[cfg.Name] = p

@@ -91,9 +91,10 @@ func (v *view) unborn(ring string) bool {
 // loadAlarms tells which halves are missing. Whether that stops a ring is said
 // by the ring's own alarm.
 func (v *view) loadAlarms() []keyring.Alarm {
+	const goesOn = "the rotator replaces it by itself if it is a standby, and rotates early to the proven standby if it is the active key, while the previous key signs on within its lease; "
 	mend := map[string]string{
-		"key_missing":   "the store has no private half for this key, so it cannot sign; find out who took it away; the previous key signs on within its lease",
-		"key_mismatch":  "the private half in the store does not belong to this key; it never signs; find out who wrote it, then rotate",
+		"key_missing":   "the store has no private half for this key, so it cannot sign; " + goesOn + "find out who took it away",
+		"key_mismatch":  "the private half in the store does not belong to this key, so it never signs; " + goesOn + "find out who wrote it",
 		"key_denied":    "the store refuses the signer's permission to read this private half; compare the policy with deploy/vault",
 		codeUnavailable: "the store cannot be reached to load this private half; it is tried again",
 	}

@@ -191,14 +191,19 @@ func (v *view) whyNoKey(ring string, now time.Time) string {
 
 // lapsed says why a key with this lease may not sign at a time.
 func (v *view) lapsed(until, now time.Time) *api.Problem {
+	late := v.late()
 	switch {
+	case v.snap.MaySign(until, now, late):
+		return nil
 	case !now.Before(until):
 		return api.NewProblem(api.SigningLapsed, fmt.Sprintf("the signing lease of issuer %q ended at %s; it is renewed as soon as the manifest can be written again", v.name, stamp(until)))
-	case v.snap.LeaseFault(now):
+	case !late.Before(until):
+		return api.NewProblem(api.SigningLapsed, fmt.Sprintf("clock fault: the signing lease of issuer %q ended at %s, and it is %s by this host's boot clock, which nobody can set back; check NTP on this host",
+			v.name, stamp(until), stamp(late)))
+	default:
 		return api.NewProblem(api.SigningLapsed, fmt.Sprintf("clock fault: the signing lease of issuer %q ends at %s, and a replica with a right clock would not have set it so far beyond %s, the time here; check NTP on this host and on those that write the manifest",
 			v.name, stamp(v.snap.Lease), stamp(now)))
 	}
-	return nil
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

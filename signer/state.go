@@ -1,9 +1,7 @@
 package signer
 
 import (
-	"cmp"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/keyring"
@@ -19,6 +17,7 @@ type state struct {
 // issuer is what is known of an issuer; Signer.mu guards it.
 type issuer struct {
 	name string
+	late func() time.Time
 	snap *keyring.Snapshot // nil before the first Accept
 	// loaded and failed hold the halves, or why there is none, by kid.
 	loaded map[string]*token.Signer
@@ -34,15 +33,19 @@ type failure struct {
 	next  time.Time // not tried again before
 }
 
-func newIssuer(name string) *issuer {
-	is := &issuer{name: name, loaded: map[string]*token.Signer{}, failed: map[string]failure{}}
-	is.view = &view{name: name}
+func (s *Signer) newIssuer(name string) *issuer {
+	is := &issuer{
+		name: name, late: func() time.Time { return s.late(name) },
+		loaded: map[string]*token.Signer{}, failed: map[string]failure{},
+	}
+	is.view = &view{name: name, late: is.late}
 	return is
 }
 
 // view is an issuer as requests see it.
 type view struct {
 	name   string
+	late   func() time.Time
 	snap   *keyring.Snapshot // nil before the first Accept
 	rings  map[string]ringView
 	failed map[string]failure
@@ -73,7 +76,7 @@ func (s *Signer) Accept(issuer string, snap *keyring.Snapshot) {
 	defer s.mu.Unlock()
 	is := s.issuers[issuer]
 	if is == nil {
-		is = newIssuer(issuer)
+		is = s.newIssuer(issuer)
 		s.issuers[issuer] = is
 	}
 	if old := is.snap; old != nil {
@@ -91,9 +94,14 @@ func (s *Signer) Accept(issuer string, snap *keyring.Snapshot) {
 	is.snap = snap
 	s.rebuild(is, time.Now())
 	s.publish()
+	s.tellRun()
+}
+
+// tellRun says that there may be keys to load.
+func (s *Signer) tellRun() {
 	select {
 	case s.wake <- struct{}{}:
-	default: // Run is already told
+	default: // it knows
 	}
 }
 
@@ -107,11 +115,11 @@ func (s *Signer) rebuild(is *issuer, now time.Time) {
 		}
 	}
 	for kid := range is.failed {
-		if k := is.snap.Key(kid); k == nil || !wanted(k, now) {
+		if k := is.snap.Key(kid); k == nil || !is.wants(k, now) {
 			delete(is.failed, kid)
 		}
 	}
-	v := &view{name: is.name, snap: is.snap, rings: map[string]ringView{}, failed: maps.Clone(is.failed)}
+	v := &view{name: is.name, late: is.late, snap: is.snap, rings: map[string]ringView{}, failed: maps.Clone(is.failed)}
 	for i := range is.snap.Keys {
 		ring := is.snap.Keys[i].Ring
 		if _, done := v.rings[ring]; !done {
@@ -126,31 +134,13 @@ func (s *Signer) rebuild(is *issuer, now time.Time) {
 	is.view = v
 }
 
-// ring chooses who signs. The previous key steps in only where there is an
-// active one that is not loaded yet: where a revocation left nobody, nobody signs.
+// ring chooses who signs, of the halves in memory (keyring.Snapshot.Signers).
 func (is *issuer) ring(ring string, now time.Time) ringView {
-	active := is.snap.Active(ring)
-	if active == nil {
-		return ringView{}
-	}
-	v := ringView{active: active}
-	add := func(k *keyring.Key) {
-		if key := is.loaded[k.JWK.Kid]; key != nil {
-			v.keys = append(v.keys, signingKey{Signer: key, until: is.snap.SignUntil(k), maxTTL: int64(time.Duration(k.MaxTTL) / time.Second)})
-		}
-	}
-	if add(active); len(v.keys) > 0 {
-		return v
-	}
-	var before []*keyring.Key
-	for i := range is.snap.Keys {
-		if k := &is.snap.Keys[i]; k.Ring == ring && !k.Activated.IsZero() && k.State(now) == keyring.Retired {
-			before = append(before, k)
-		}
-	}
-	slices.SortFunc(before, func(a, b *keyring.Key) int { return cmp.Compare(b.Retired.UnixNano(), a.Retired.UnixNano()) })
-	for _, k := range before {
-		add(k)
+	v := ringView{active: is.snap.Active(ring)}
+	for _, k := range is.snap.Signers(ring, now, func(kid string) bool { return is.loaded[kid] != nil }) {
+		v.keys = append(v.keys, signingKey{
+			Signer: is.loaded[k.JWK.Kid], until: is.snap.SignUntil(k), maxTTL: int64(time.Duration(k.MaxTTL) / time.Second),
+		})
 	}
 	return v
 }
@@ -169,6 +159,13 @@ func (s *Signer) publish() {
 func wanted(k *keyring.Key, now time.Time) bool {
 	st := k.State(now)
 	return st == keyring.Active || st == keyring.Standby
+}
+
+// wants is wanted, and a retired key whose half was found damaged: it is looked
+// for again, since a rollback must not choose it before it is whole.
+func (is *issuer) wants(k *keyring.Key, now time.Time) bool {
+	f, failed := is.failed[k.JWK.Kid]
+	return wanted(k, now) || failed && isDamaged(f.err) && mayHold(k, now)
 }
 
 // mayHold reports whether a half may stay in memory: a retired key's does
