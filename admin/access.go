@@ -77,11 +77,19 @@ func (a *Admin) record(r *http.Request, rec audit.Record) error {
 	p, _ := unixsock.PeerFrom(r.Context())
 	rec.Time, rec.Socket = time.Now(), a.cfg.Socket
 	rec.UID, rec.GID, rec.PID = p.UID, p.GID, p.PID
-	if rec.Ring == "" {
-		rec.Ring = clip(r.PathValue("ring"))
-	}
+	rec = named(r, rec)
 	// What was decided is recorded also when the caller has hung up meanwhile.
 	return a.cfg.Audit.Append(context.WithoutCancel(r.Context()), rec)
+}
+
+// named completes a record with what the path names.
+func named(r *http.Request, rec audit.Record) audit.Record {
+	for name, field := range map[string]*string{"ring": &rec.Ring, "kid": &rec.Kid, "issuer": &rec.Issuer} {
+		if *field == "" {
+			*field = clip(r.PathValue(name))
+		}
+	}
+	return rec
 }
 
 // clip bounds what a caller can put into a record.

@@ -15,8 +15,11 @@ import (
 	"github.com/keyturn/keyturn/keyring"
 )
 
-// ErrUnknownRing is what Config.Rotate returns for a ring that is not in force.
-var ErrUnknownRing = errors.New("no such ring")
+// ErrUnknownIssuer is what Config.AcceptManifest returns for an issuer that this
+// process does not have.
+var ErrUnknownIssuer = errors.New("no such issuer")
+
+var errRole = errors.New("this process does not have the role rotator: ask one that does")
 
 // Recorder keeps the audit log. What it cannot record is not done.
 type Recorder interface {
@@ -43,10 +46,16 @@ type Config struct {
 	// Logger is required.
 	Logger *slog.Logger
 
-	// Rotate rotates a ring now. *keyring.NotSafeYetError refuses it,
-	// ErrUnknownRing does not know it, any other error means that it cannot be
-	// done now or that the outcome is not known. nil: this process cannot.
-	Rotate func(ctx context.Context, ring string, req api.RotateRequest) (api.RotateResponse, error)
+	// Command carries out what an operator asks for and returns the manifest that
+	// it met and the one that it made; a dry run, the one that it would make.
+	// Errors: *keyring.NotSafeYetError, keyring.ErrUnknownRing, ErrUnknownKey,
+	// ErrClosed, ErrNoKey; any other means that it cannot be done now or that the
+	// outcome is not known. nil: this process cannot.
+	Command func(ctx context.Context, cmd keyring.Command, dryRun bool) (before, after *keyring.Snapshot, err error)
+	// AcceptManifest puts this replica's last manifest in the place of the stored
+	// one. Errors: *keyring.LowerMarkError, keyring.ErrNotFrozen,
+	// ErrUnknownIssuer; others as for Command. nil: this process cannot.
+	AcceptManifest func(ctx context.Context, issuer string, dryRun, force bool) (keyring.Acceptance, error)
 	// Next is when the schedule of a ring runs next; zero where that is not known.
 	Next func(ring keyring.Ring, s *keyring.Snapshot) time.Time
 	// ReadAt is when an issuer's manifest was last read.
@@ -120,9 +129,14 @@ func (c *Config) fill() {
 	if c.Alive == nil {
 		c.Alive = func() error { return nil }
 	}
-	if c.Rotate == nil {
-		c.Rotate = func(context.Context, string, api.RotateRequest) (api.RotateResponse, error) {
-			return api.RotateResponse{}, errors.New("this process does not have the role rotator: ask one that does")
+	if c.Command == nil {
+		c.Command = func(context.Context, keyring.Command, bool) (*keyring.Snapshot, *keyring.Snapshot, error) {
+			return nil, nil, errRole
+		}
+	}
+	if c.AcceptManifest == nil {
+		c.AcceptManifest = func(context.Context, string, bool, bool) (keyring.Acceptance, error) {
+			return keyring.Acceptance{}, errRole
 		}
 	}
 }

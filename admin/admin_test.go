@@ -57,9 +57,13 @@ func newFixture(t *testing.T, change func(*Config)) *fixture {
 		Audit:   f.audit,
 		Metrics: NewMetrics(MetricsConfig{Version: "1.2.3", Revision: "abc", Profiles: []string{"orders"}}),
 		Logger:  slog.New(slog.NewTextHandler(f.log, nil)),
-		Rotate: func(context.Context, string, api.RotateRequest) (api.RotateResponse, error) {
-			t.Error("Rotate was called")
-			return api.RotateResponse{}, nil
+		Command: func(_ context.Context, cmd keyring.Command, _ bool) (*keyring.Snapshot, *keyring.Snapshot, error) {
+			t.Errorf("Command was called: %+v", cmd)
+			return nil, nil, keyring.ErrUnavailable
+		},
+		AcceptManifest: func(context.Context, string, bool, bool) (keyring.Acceptance, error) {
+			t.Error("AcceptManifest was called")
+			return keyring.Acceptance{}, keyring.ErrUnavailable
 		},
 		SignerAlarms: func() []keyring.Alarm { return nil },
 	}
@@ -167,8 +171,11 @@ func TestZeroFuncs(t *testing.T) {
 			t.Errorf("GET %s = %d, want %d", path, w.Code, want)
 		}
 	}
-	if w := ask(a.AdminHandler(), &who, "POST", "/v1/rings/web/rotate", ""); w.Code != 503 || !strings.Contains(w.Body.String(), "role rotator") {
-		t.Errorf("rotate = %d %s, want 503 that names the role", w.Code, w.Body)
+	for _, path := range []string{"/v1/rings/web/rotate", "/v1/rings/web/revoke", "/v1/keys/k/revoke", "/v1/issuers/main/accept"} {
+		w := ask(a.AdminHandler(), &who, "POST", path, `{"dry_run":true}`)
+		if w.Code != 503 || !strings.Contains(w.Body.String(), "role rotator") {
+			t.Errorf("%s = %d %s, want 503 that names the role", path, w.Code, w.Body)
+		}
 	}
 	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/readyz/signer": 503, "/metrics": 200, "/": 200, "/x": 404} {
 		if w := ask(a.StatusHandler(), nil, "GET", path, ""); w.Code != want {

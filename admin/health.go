@@ -31,8 +31,8 @@ type health struct{ public, signer api.Health }
 
 // judge says how this process is. Its public set is good while every issuer has
 // one that may be served and no alarm is fatal; everything else only degrades
-// it. A signer that cannot sign degrades the public answer as well, for the
-// reader's sake.
+// it. A signer that cannot sign, and a loop that does not turn, degrade the public
+// answer as well, for the reader's sake.
 func (a *Admin) judge(now time.Time) health {
 	var bad bool
 	var reasons []api.Reason
@@ -41,6 +41,7 @@ func (a *Admin) judge(now time.Time) health {
 			bad, reasons = true, append(reasons, r)
 		}
 	}
+	reasons = append(reasons, a.alive().Reasons...)
 	for _, al := range a.cfg.Alarms() {
 		bad, reasons = bad || al.Fatal, append(reasons, reason(al))
 	}
@@ -97,13 +98,15 @@ func compare(x, y api.Reason) int {
 		strings.Compare(x.Kid, y.Kid), strings.Compare(x.Message, y.Message))
 }
 
-func (a *Admin) livez(w http.ResponseWriter, _ *http.Request) {
-	h := api.Health{Status: statusOK, Reasons: []api.Reason{}}
+// alive says whether the main loops are turning.
+func (a *Admin) alive() api.Health {
 	if err := a.cfg.Alive(); err != nil {
-		h = api.Health{Status: statusUnavailable, Reasons: []api.Reason{{Code: CodeNotAlive, Message: err.Error()}}}
+		return api.Health{Status: statusUnavailable, Reasons: []api.Reason{{Code: CodeNotAlive, Message: err.Error()}}}
 	}
-	writeHealth(w, h)
+	return api.Health{Status: statusOK, Reasons: []api.Reason{}}
 }
+
+func (a *Admin) livez(w http.ResponseWriter, _ *http.Request) { writeHealth(w, a.alive()) }
 
 func (a *Admin) readyz(w http.ResponseWriter, _ *http.Request) {
 	writeHealth(w, a.judge(time.Now()).public)

@@ -169,6 +169,13 @@ func TestLiveness(t *testing.T) {
 	if got := f.probe(t, "/livez"); got.Line != 503 || !slices.Equal(got.Codes, []string{CodeNotAlive}) {
 		t.Errorf("stuck: %+v", got)
 	}
+	f.Accept("main", snapshot(time.Now()))
+	if got := f.probe(t, "/readyz"); got.Line != 200 || got.Status != "degraded" || !slices.Equal(got.Codes, []string{CodeNotAlive}) {
+		t.Errorf("stuck, as /readyz says it: %+v", got)
+	}
+	if !slices.Contains(f.scrape(t), `keyturn_alarms{code="not_alive"} 1`) {
+		t.Error("no metric tells it")
+	}
 }
 
 func TestStatusListenerChangesNothing(t *testing.T) {

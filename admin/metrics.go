@@ -48,6 +48,8 @@ type Metrics struct {
 	publications *prometheus.CounterVec
 	drifts       *prometheus.CounterVec
 	storeErrors  *prometheus.CounterVec
+	events       map[keyring.EventKind]*prometheus.CounterVec // fixed keys: those of eventCounters
+	conflicts    *prometheus.CounterVec
 	reloads      *prometheus.CounterVec
 	reloaded     prometheus.Gauge
 }
@@ -65,6 +67,8 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		publications: counter("keyturn_publications_total", "Publications and read-backs of the key set.", "issuer", "target", "result"),
 		drifts:       counter("keyturn_publication_drifts_total", "Times that a published file was found changed by somebody else.", "issuer", "target"),
 		storeErrors:  counter("keyturn_store_errors_total", "Failed operations on the store of manifests and private halves.", "op", "cause"),
+		events:       eventCounters(counter),
+		conflicts:    counter("keyturn_conflicts_total", "Writes of the manifest that another replica's came before; they were planned again.", "issuer"),
 		reloads:      counter("keyturn_config_reloads_total", "Reloads of the configuration.", "result"),
 		signing: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "keyturn_sign_duration_seconds",
@@ -85,9 +89,12 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		m.reloads.WithLabelValues(result)
 	}
 	m.registry.MustRegister( // panics on a metric that is named twice, which is a defect of this func
-		build, m.signatures, m.requests, m.signing, m.rotations, m.publications, m.drifts, m.storeErrors, m.reloads, m.reloaded,
+		build, m.signatures, m.requests, m.signing, m.rotations, m.publications, m.drifts, m.storeErrors, m.conflicts, m.reloads, m.reloaded,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	for _, c := range m.events {
+		m.registry.MustRegister(c)
+	}
 	m.SetProfiles(cfg.Profiles)
 	return m
 }
@@ -132,9 +139,6 @@ func signCodes() []string {
 		string(api.NotFound), string(api.TooLarge), string(api.RateLimited), string(api.NoActiveKey), string(api.SigningLapsed), string(api.Unavailable)}
 }
 
-// Rotated counts a rotation that this process committed.
-func (m *Metrics) Rotated(issuer, ring string) { m.rotations.WithLabelValues(issuer, ring).Inc() }
-
 // Published counts a publication or a read-back.
 func (m *Metrics) Published(issuer, target string, ok bool) {
 	m.publications.WithLabelValues(issuer, target, result(ok)).Inc()
@@ -157,14 +161,6 @@ func (m *Metrics) Reloaded(ok bool) {
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
-}
-
-// expect starts the counters of what a snapshot names, so that the first event
-// of each shows as an increase.
-func (m *Metrics) expect(issuer string, s *keyring.Snapshot) {
-	for _, r := range s.Config.Rings {
-		m.rotations.WithLabelValues(issuer, r.Name)
-	}
 }
 
 func result(ok bool) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -41,7 +43,13 @@ func eventful(f *fixture) {
 	m.Signed("orders", "ES256", "ok", 300*time.Microsecond)
 	m.Signed("orders", "ES256", "ok", 300*time.Microsecond)
 	m.Signed("orders", "", "ttl_too_long", 50*time.Microsecond)
-	m.Rotated("main", "web")
+	for _, kind := range []keyring.EventKind{keyring.KeyActivated, keyring.KeyRevoked, keyring.KeyForced, keyring.KeyReinstated, keyring.LeaseRenewed} {
+		m.Event("main", keyring.Event{Kind: kind, Ring: "web", Kid: "k"})
+	}
+	m.Event("main", keyring.Event{Kind: keyring.ConfirmationVoided, Ring: "web", Kid: "k", Target: "slow"})
+	m.Event("main", keyring.Event{Kind: keyring.ManifestFrozen})
+	m.Event("main", keyring.Event{Kind: keyring.ManifestAccepted})
+	m.Conflicted("main")
 	m.Published("main", "file", true)
 	m.Published("main", "slow", false)
 	m.Drifted("main", "file")
@@ -56,10 +64,18 @@ func TestMetrics(t *testing.T) {
 		f.Accept("main", snapshot(time.Now()))
 		eventful(f)
 		want := []string{ // midnight is 946684800
+			`keyturn_adopted_keys{issuer="main"} 0`,
 			`keyturn_alarms{code="confirm_behind"} 1`,
+			`keyturn_clock_doubt{issuer="main"} 0`,
 			`keyturn_config_last_reload_successful 0`,
 			`keyturn_config_reloads_total{result="error"} 1`,
 			`keyturn_config_reloads_total{result="ok"} 1`,
+			`keyturn_confirmations_voided_total{issuer="main",target="file"} 0`,
+			`keyturn_confirmations_voided_total{issuer="main",target="slow"} 1`,
+			`keyturn_conflicts_total{issuer="main"} 1`,
+			`keyturn_damaged_halves{issuer="main",ring="old"} 0`,
+			`keyturn_damaged_halves{issuer="main",ring="web"} 0`,
+			`keyturn_forced_activations_total{issuer="main",ring="web"} 1`,
 			`keyturn_key_activated_timestamp_seconds{issuer="main",ring="web"} 9.466812e+08`,
 			`keyturn_keys{issuer="main",ring="old",state="active"} 0`,
 			`keyturn_keys{issuer="main",ring="old",state="closed"} 0`,
@@ -74,12 +90,18 @@ func TestMetrics(t *testing.T) {
 			`keyturn_keys{issuer="main",ring="web",state="standby"} 1`,
 			`keyturn_keys{issuer="main",ring="web",state="withdrawn"} 0`,
 			`keyturn_lease_expiry_timestamp_seconds{issuer="main"} 9.467136e+08`,
+			`keyturn_manifest_accepts_total{issuer="main"} 1`,
+			`keyturn_manifest_freezes_total{issuer="main"} 1`,
+			`keyturn_manifest_frozen{issuer="main"} 0`,
 			`keyturn_manifest_generation{issuer="main"} 7`,
 			`keyturn_manifest_read_timestamp_seconds{issuer="main"} 9.46684799e+08`,
 			`keyturn_next_rotation_timestamp_seconds{issuer="main",ring="web"} 9.46782e+08`,
+			`keyturn_orphans{issuer="main"} 0`,
 			`keyturn_publication_drifts_total{issuer="main",target="file"} 1`,
 			`keyturn_publications_total{issuer="main",result="error",target="slow"} 1`,
 			`keyturn_publications_total{issuer="main",result="ok",target="file"} 1`,
+			`keyturn_reinstatements_total{issuer="main",ring="web"} 1`,
+			`keyturn_revocations_total{issuer="main",ring="web"} 1`,
 			`keyturn_rotation_overdue{issuer="main",ring="web"} 0`,
 			`keyturn_rotations_total{issuer="main",ring="web"} 1`,
 			`keyturn_sign_duration_seconds_count{algorithm=""} 1`,
@@ -189,9 +211,11 @@ func TestMetricsAreBounded(t *testing.T) {
 	}
 	want := []string{
 		`keyturn_alarms{code="no_set"} 1`,
+		`keyturn_clock_doubt{issuer="main"} 0`,
 		`keyturn_config_last_reload_successful 1`,
 		`keyturn_config_reloads_total{result="error"} 0`,
 		`keyturn_config_reloads_total{result="ok"} 0`,
+		`keyturn_manifest_frozen{issuer="main"} 0`,
 		`keyturn_sign_duration_seconds_count{algorithm=""} 1000`,
 		`keyturn_sign_requests_total{code="other",profile=""} 1000`,
 		`keyturn_store_errors_total{cause="other",op="load"} 1000`,
@@ -257,4 +281,55 @@ func TestScrapesDuringChange(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestMetricsOfDegradedStates: each shows in a series of its own, and none of
+// them names a kid.
+func TestMetricsOfDegradedStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var alarms []keyring.Alarm
+		f := newFixture(t, func(c *Config) {
+			c.Alarms = func() []keyring.Alarm { return alarms }
+			c.Targets = func(string) []api.Target {
+				return []api.Target{{Name: "file", ServeUntil: time.Now().Add(time.Hour)}}
+			}
+		})
+		s := snapshot(time.Now())
+		s.Keys[3].Confirmed["slow"] = time.Now()
+		s.Orphans = []keyring.Orphan{{Kid: "o1"}, {Kid: "o2"}}
+		s.Adopted = []keyring.Adopted{{JWK: keyring.JWK{Kid: "a1"}}}
+		f.Accept("main", s)
+		for name, tc := range map[string]struct {
+			alarms []keyring.Alarm
+			want   []string
+		}{
+			"none": {nil, []string{
+				`keyturn_manifest_frozen{issuer="main"} 0`, `keyturn_clock_doubt{issuer="main"} 0`, `keyturn_damaged_halves{issuer="main",ring="web"} 0`,
+				`keyturn_orphans{issuer="main"} 2`, `keyturn_adopted_keys{issuer="main"} 1`,
+				`keyturn_target_serve_until_timestamp_seconds{issuer="main",target="file"} 9.466884e+08`,
+				`keyturn_key_safe_timestamp_seconds{issuer="main",ring="web"} 9.467218e+08`, // lead 37000 s
+			}},
+			"frozen":  {[]keyring.Alarm{{Code: "frozen", Issuer: "main"}}, []string{`keyturn_manifest_frozen{issuer="main"} 1`, `keyturn_alarms{code="frozen"} 1`}},
+			"missing": {[]keyring.Alarm{{Code: "manifest_missing", Issuer: "main"}}, []string{`keyturn_manifest_frozen{issuer="main"} 1`}},
+			"corrupt": {[]keyring.Alarm{{Code: "manifest_corrupt", Issuer: "main"}}, []string{`keyturn_manifest_frozen{issuer="main"} 1`}},
+			"behind":  {[]keyring.Alarm{{Code: "manifest_behind", Issuer: "main"}}, []string{`keyturn_manifest_frozen{issuer="main"} 1`}},
+			"another": {[]keyring.Alarm{{Code: "frozen", Issuer: "other"}}, []string{`keyturn_manifest_frozen{issuer="main"} 0`}},
+			"clock":   {[]keyring.Alarm{{Code: "clock_fault", Issuer: "main"}}, []string{`keyturn_clock_doubt{issuer="main"} 1`, `keyturn_manifest_frozen{issuer="main"} 0`}},
+			"halves": {[]keyring.Alarm{
+				{Code: "half_damaged", Issuer: "main", Ring: "web", Kid: "k-active"}, {Code: "key_missing", Issuer: "main", Ring: "web", Kid: "k-active"},
+				{Code: "key_mismatch", Issuer: "main", Ring: "web", Kid: "k-standby"}, {Code: "key_missing", Issuer: "main", Kid: "k-unheard-of"},
+			}, []string{`keyturn_damaged_halves{issuer="main",ring="web"} 2`, `keyturn_damaged_halves{issuer="main",ring="old"} 0`}},
+		} {
+			alarms = tc.alarms
+			got := f.scrape(t)
+			for _, want := range tc.want {
+				if !slices.Contains(got, want) {
+					t.Errorf("%s: no %s in\n%s", name, want, strings.Join(got, "\n"))
+				}
+			}
+			if strings.Contains(strings.Join(got, "\n"), "k-") {
+				t.Errorf("%s: a kid is a label:\n%s", name, strings.Join(got, "\n"))
+			}
+		}
+	})
 }

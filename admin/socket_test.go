@@ -3,8 +3,6 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -127,6 +125,7 @@ func TestAccessForbidsEveryPath(t *testing.T) {
 	f := newFixture(t, nil)
 	for _, tc := range []struct{ method, path, ring string }{
 		{"GET", "/v1/issuers", ""}, {"POST", "/v1/rings/web/rotate", "web"}, {"GET", "/", ""}, {"POST", "/v1/keys/k/revoke", ""},
+		{"POST", "/v1/rings/web/revoke", "web"}, {"POST", "/v1/revoke", ""}, {"POST", "/v1/issuers/main/accept", ""},
 	} {
 		f.audit.records = nil
 		if w := f.admin(unixsock.Peer{UID: 4711}, tc.method, tc.path, "{bad"); w.Code != 403 {
@@ -157,7 +156,7 @@ func TestUnknownPaths(t *testing.T) {
 	f := newFixture(t, nil)
 	for _, line := range []string{
 		"GET /", "GET /v1", "GET /v1/issuers/main", "POST /v1/issuers", "DELETE /v1/issuers",
-		"POST /v1/keys/k1/revoke", "DELETE /v1/keys/k1", "GET /v1/rings/web/rotate", "DELETE /v1/rings/web", "POST /v1/rings//rotate/x",
+		"GET /v1/keys/k1/revoke", "GET /v1/revoke", "GET /v1/issuers/main/accept", "POST /v1/keys/k1", "DELETE /v1/keys/k1", "GET /v1/rings/web/rotate", "DELETE /v1/rings/web", "POST /v1/rings//rotate/x",
 	} {
 		method, path, _ := strings.Cut(line, " ")
 		w := f.admin(root(), method, path, "{}")
@@ -168,138 +167,6 @@ func TestUnknownPaths(t *testing.T) {
 			t.Errorf("%s = %d %s, want 404 not_found", line, w.Code, p.Code)
 		}
 	}
-}
-
-func TestRotate(t *testing.T) {
-	safe := time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("", 3600))
-	for name, tc := range map[string]struct {
-		body    string
-		resp    api.RotateResponse
-		err     error
-		want    int
-		code    api.Code
-		detail  string
-		audited []string // event, decision, code
-	}{
-		"done": {body: `{"reason":"drill"}`, resp: api.RotateResponse{Ring: "web", RetiredKid: "a", ActiveKid: "b", RetiredUntil: safe}, want: 200,
-			audited: []string{"rotate_asked allow  drill", "rotate allow  drill"}},
-		"no body":            {want: 200, audited: []string{"rotate_asked allow  ", "rotate allow  "}},
-		"dry run":            {body: `{"dry_run":true}`, resp: api.RotateResponse{DryRun: true}, want: 200},
-		"dry run, not safe":  {body: `{"dry_run":true}`, err: &keyring.NotSafeYetError{Ring: "web", SafeAt: safe}, want: 409, code: api.NotSafeYet, detail: "may not know the standby"},
-		"not safe yet":       {err: &keyring.NotSafeYetError{Ring: "web", SafeAt: safe}, want: 409, code: api.NotSafeYet, detail: "may not know the standby", audited: []string{"rotate_asked allow  ", "rotate deny not_safe_yet *"}},
-		"a target is behind": {err: fmt.Errorf("rotate: %w", &keyring.NotSafeYetError{Ring: "web", Waiting: []string{"cdn"}}), want: 409, code: api.NotSafeYet, detail: `["cdn"]`, audited: []string{"rotate_asked allow  ", "rotate deny not_safe_yet *"}},
-		"unknown ring":       {err: fmt.Errorf("x: %w", ErrUnknownRing), want: 404, code: api.NotFound, detail: "no ring web", audited: []string{"rotate_asked allow  ", "rotate deny not_found *"}},
-		"store unavailable":  {err: keyring.ErrUnavailable, want: 503, code: api.Unavailable, detail: "store unavailable", audited: []string{"rotate_asked allow  ", "rotate deny unavailable *"}},
-		"conflict":           {err: keyring.ErrConflict, want: 503, code: api.Unavailable, detail: "another replica", audited: []string{"rotate_asked allow  ", "rotate deny unavailable *"}},
-		"anything else":      {err: errors.New("odd"), want: 503, code: api.Unavailable, detail: "odd", audited: []string{"rotate_asked allow  ", "rotate deny unavailable *"}},
-		"to":                 {body: `{"to":"k"}`, want: 400, code: api.InvalidRequest, detail: "cannot roll back", audited: []string{"rotate deny invalid_request *"}},
-		"force":              {body: `{"force":true}`, want: 400, code: api.InvalidRequest, detail: "not proven", audited: []string{"rotate deny invalid_request *"}},
-		"not JSON":           {body: `{`, want: 400, code: api.InvalidRequest, detail: "not valid JSON", audited: []string{"rotate deny invalid_request *"}},
-		"unknown member":     {body: `{"kid":"k"}`, want: 400, code: api.InvalidRequest, detail: `"/kid"`, audited: []string{"rotate deny invalid_request *"}},
-		"twice":              {body: `{"dry_run":true,"dry_run":false}`, want: 400, code: api.InvalidRequest, detail: "twice", audited: []string{"rotate deny invalid_request *"}},
-		"case twin":          {body: `{"Dry_Run":true}`, want: 400, code: api.InvalidRequest, detail: "unknown", audited: []string{"rotate deny invalid_request *"}},
-		"trailing":           {body: `{} {}`, want: 400, code: api.InvalidRequest, detail: "after the JSON", audited: []string{"rotate deny invalid_request *"}},
-		"too long a reason":  {body: `{"reason":"` + strings.Repeat("x", 1001) + `"}`, want: 400, code: api.InvalidRequest, detail: "1000 bytes", audited: []string{"rotate deny invalid_request *"}},
-		"far too much":       {body: `{"reason":"` + strings.Repeat("x", 10<<20) + `"}`, want: 413, code: api.TooLarge, detail: "16 KiB", audited: []string{"rotate deny too_large *"}},
-		"longest reason":     {body: `{"reason":"` + strings.Repeat("x", 1000) + `"}`, want: 200, audited: []string{"rotate_asked allow  *", "rotate allow  *"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			called := 0
-			f := newFixture(t, func(c *Config) {
-				c.Rotate = func(_ context.Context, ring string, req api.RotateRequest) (api.RotateResponse, error) {
-					if called++; ring != "web" {
-						t.Errorf("ring %q", ring)
-					}
-					return tc.resp, tc.err
-				}
-			})
-			w := f.admin(root(), "POST", "/v1/rings/web/rotate", tc.body)
-			if w.Code != tc.want {
-				t.Fatalf("%d, want %d: %s", w.Code, tc.want, w.Body)
-			}
-			checkRotateAnswer(t, f, tc.audited)
-			if wantCalls := map[bool]int{true: 0, false: 1}[tc.code == api.InvalidRequest || tc.code == api.TooLarge]; called != wantCalls {
-				t.Errorf("Rotate was called %d times, want %d", called, wantCalls)
-			}
-			if tc.want == 200 {
-				var got api.RotateResponse
-				if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.ActiveKid != tc.resp.ActiveKid || !got.RetiredUntil.Equal(tc.resp.RetiredUntil) || got.RetiredUntil.Location() != time.UTC {
-					t.Errorf("answer %+v, %v", got, err)
-				}
-				return
-			}
-			p := problem(t, w)
-			if p.Code != tc.code || !strings.Contains(p.Detail, tc.detail) {
-				t.Errorf("problem %s %q, want %s with %q", p.Code, p.Detail, tc.code, tc.detail)
-			}
-			var early *keyring.NotSafeYetError
-			if errors.As(tc.err, &early) && !p.SafeAt.Equal(early.SafeAt) {
-				t.Errorf("safe_at %v, want %v", p.SafeAt, early.SafeAt)
-			}
-			if (tc.want == 503) != (w.Header().Get("Retry-After") != "") {
-				t.Errorf("Retry-After %q on %d", w.Header().Get("Retry-After"), w.Code)
-			}
-		})
-	}
-}
-
-// checkRotateAnswer compares the audit log with lines of "event decision code
-// reason"; a reason of * may be anything but empty.
-func checkRotateAnswer(t *testing.T, f *fixture, want []string) {
-	t.Helper()
-	var got []string
-	for i, r := range f.audit.records {
-		if r.Ring != "web" || r.UID != 0 || r.PID != 7 || r.Socket != "admin" || r.Time.IsZero() {
-			t.Errorf("audit record %+v lacks who or what", r)
-		}
-		reason := r.Reason
-		if i < len(want) && strings.HasSuffix(want[i], " *") && reason != "" {
-			reason = "*"
-		}
-		got = append(got, fmt.Sprintf("%s %s %s %s", r.Event, r.Decision, r.Code, reason))
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("audit (-want +got):\n%s", diff)
-	}
-}
-
-// TestRotateAndTheAuditLog: what cannot be recorded is not done; what has been
-// done is told, whether or not its outcome could be recorded.
-func TestRotateAndTheAuditLog(t *testing.T) {
-	for failAt, want := range map[int]struct{ code, calls int }{1: {503, 0}, 2: {200, 1}} {
-		called := 0
-		f := newFixture(t, func(c *Config) {
-			c.Rotate = func(context.Context, string, api.RotateRequest) (api.RotateResponse, error) {
-				called++
-				return api.RotateResponse{Ring: "web", ActiveKid: "b"}, nil
-			}
-		})
-		f.audit.failAt = failAt
-		w := f.admin(root(), "POST", "/v1/rings/web/rotate", "{}")
-		if w.Code != want.code || called != want.calls {
-			t.Errorf("record %d fails: %d and %d calls, want %d and %d: %s", failAt, w.Code, called, want.code, want.calls, w.Body)
-		}
-		if !strings.Contains(f.log.String(), "level=ERROR") {
-			t.Errorf("record %d fails: nothing in the log", failAt)
-		}
-	}
-}
-
-// TestRotateWhenTheCallerHangsUp: the outcome is recorded although the request is over.
-func TestRotateWhenTheCallerHangsUp(t *testing.T) {
-	ctx, hangUp := context.WithCancel(t.Context())
-	f := newFixture(t, func(c *Config) {
-		c.Rotate = func(ctx context.Context, _ string, _ api.RotateRequest) (api.RotateResponse, error) {
-			hangUp()
-			<-ctx.Done()
-			return api.RotateResponse{}, ctx.Err()
-		}
-	})
-	inner := f.AdminHandler()
-	ask(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		inner.ServeHTTP(w, r.WithContext(unixsock.WithPeer(ctx, root())))
-	}), nil, "POST", "/v1/rings/web/rotate", "")
-	checkRotateAnswer(t, f, []string{"rotate_asked allow  ", "rotate deny unavailable *"})
 }
 
 // TestOnARealSocket joins listener, credentials, handler and audit log.

@@ -61,6 +61,9 @@ func (a *Admin) issuer(name string, now time.Time) api.Issuer {
 	for _, r := range rings(s) {
 		out.Rings = append(out.Rings, a.ring(s, r, now))
 	}
+	for _, k := range s.Adopted {
+		out.Adopted = append(out.Adopted, api.AdoptedKey{Kid: k.JWK.Kid, Algorithm: string(k.JWK.Alg), Until: utc(k.Until), RevokedAt: utc(k.Revoked)})
+	}
 	return out
 }
 
@@ -106,6 +109,7 @@ func key(s *keyring.Snapshot, k *keyring.Key, now time.Time) api.Key {
 		Kid: k.JWK.Kid, Algorithm: string(k.JWK.Alg), State: string(k.State(now)),
 		CreatedAt: utc(k.Created), ActivatedAt: utc(k.Activated), RetiredAt: utc(k.Retired),
 		SignUntil: utc(s.SignUntil(k)), ClosedAt: utc(k.Closed), DestroyedAt: utc(k.Destroyed),
+		RevokedAt: utc(k.Revoked), ForcedAt: utc(k.Forced),
 	}
 	switch keyring.State(out.State) {
 	case keyring.Standby:

@@ -38,11 +38,13 @@ type Issuer struct {
 	Revision   int64     `json:"revision"`
 	Lease      time.Time `json:"lease,omitzero"`
 	// ReadAt is when this replica last read the manifest.
-	ReadAt  time.Time `json:"read_at,omitzero"`
-	Timing  Timing    `json:"timing"`
-	Rings   []Ring    `json:"rings"`
-	Targets []Target  `json:"targets"`
-	Reasons []Reason  `json:"reasons"`
+	ReadAt time.Time `json:"read_at,omitzero"`
+	Timing Timing    `json:"timing"`
+	Rings  []Ring    `json:"rings"`
+	// Adopted are keys of others that stay in the set until their date.
+	Adopted []AdoptedKey `json:"adopted,omitempty"`
+	Targets []Target     `json:"targets"`
+	Reasons []Reason     `json:"reasons"`
 }
 
 // Timing is what the solver derived for an issuer (docs: life of a key).
@@ -83,10 +85,22 @@ type Key struct {
 	DestroyedAt time.Time `json:"destroyed_at,omitzero"`
 	// WithdrawnAt is when the key leaves, or left, the published set.
 	WithdrawnAt time.Time `json:"withdrawn_at,omitzero"`
+	// RevokedAt is when an operator took the key out of every set, ForcedAt when
+	// one let it sign before it was safe.
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
+	ForcedAt  time.Time `json:"forced_at,omitzero"`
 	// Confirmed lists the targets that were read back with this key, WaitingFor
 	// the required ones that were not.
 	Confirmed  map[string]time.Time `json:"confirmed,omitempty"`
 	WaitingFor []string             `json:"waiting_for,omitempty"`
+}
+
+// AdoptedKey is a key that keyturn did not make and found in a set that it took over.
+type AdoptedKey struct {
+	Kid       string    `json:"kid"`
+	Algorithm string    `json:"algorithm"`
+	Until     time.Time `json:"until"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
 }
 
 // Target is one place where the set is published or confirmed.
@@ -99,26 +113,6 @@ type Target struct {
 	ReadBackAt time.Time `json:"read_back_at,omitzero"`
 	ServeUntil time.Time `json:"serve_until,omitzero"`
 	Error      string    `json:"error,omitempty"`
-}
-
-// RotateRequest asks for a rotation now: POST /v1/rings/{ring}/rotate.
-type RotateRequest struct {
-	// To names the key to rotate to; Force takes an unproven one. A daemon
-	// that has no rollback or force refuses a request that sets them.
-	To     string `json:"to,omitempty"`
-	Force  bool   `json:"force,omitempty"`
-	DryRun bool   `json:"dry_run,omitempty"`
-	Reason string `json:"reason,omitempty"`
-}
-
-// RotateResponse tells what a rotation did, or would do.
-type RotateResponse struct {
-	Ring   string `json:"ring"`
-	DryRun bool   `json:"dry_run"`
-	// RetiredKid signed until now; its tokens verify until RetiredUntil.
-	RetiredKid   string    `json:"retired_kid,omitempty"`
-	RetiredUntil time.Time `json:"retired_until,omitzero"`
-	ActiveKid    string    `json:"active_kid"`
 }
 
 // Health answers /livez, /readyz and /readyz/signer.

@@ -21,6 +21,10 @@ const (
 	Forbidden      Code = "forbidden"       // 403
 	NotFound       Code = "not_found"       // 404
 	NotSafeYet     Code = "not_safe_yet"    // 409, with safe_at where it is known
+	KeyClosed      Code = "key_closed"      // 409: it never signs again
+	KeyMissing     Code = "key_missing"     // 409: its private half is gone or damaged
+	NotFrozen      Code = "not_frozen"      // 409: there is nothing to accept
+	MarkTooLow     Code = "mark_too_low"    // 409: another replica has seen more
 	TooLarge       Code = "too_large"       // 413
 	RateLimited    Code = "rate_limited"    // 429, with Retry-After
 	NoActiveKey    Code = "no_active_key"   // 503, with Retry-After
@@ -38,6 +42,8 @@ type Problem struct {
 	Code   Code   `json:"code"`
 	// SafeAt is when the refused step becomes safe (not_safe_yet).
 	SafeAt time.Time `json:"safe_at,omitzero"`
+	// WaitingFor names the targets that it waits for (not_safe_yet).
+	WaitingFor []string `json:"waiting_for,omitempty"`
 	// RetryAfter is sent as a header, in whole seconds.
 	RetryAfter time.Duration `json:"-"`
 }
@@ -57,6 +63,14 @@ func NewProblem(code Code, detail string) *Problem {
 		status, title = http.StatusNotFound, "Not found"
 	case NotSafeYet:
 		status, title = http.StatusConflict, "Not safe yet"
+	case KeyClosed:
+		status, title = http.StatusConflict, "The key is closed"
+	case KeyMissing:
+		status, title = http.StatusConflict, "The private half is missing"
+	case NotFrozen:
+		status, title = http.StatusConflict, "Nothing to accept"
+	case MarkTooLow:
+		status, title = http.StatusConflict, "Another replica has seen more"
 	case TooLarge:
 		status, title = http.StatusRequestEntityTooLarge, "The request is too large"
 	case RateLimited:

@@ -16,9 +16,13 @@ type Event string
 // The events.
 const (
 	EventSign Event = "sign" // a token, on a sign socket
-	// A rotation is written twice: asked before it is done, then its outcome.
+	// What changes a manifest is written twice: asked before it is done, then its outcome.
 	EventRotateAsked Event = "rotate_asked"
 	EventRotate      Event = "rotate"
+	EventRevokeAsked Event = "revoke_asked"
+	EventRevoke      Event = "revoke"
+	EventAcceptAsked Event = "accept_asked"
+	EventAccept      Event = "accept"
 	EventAdmin       Event = "admin" // anything else on the admin socket
 )
 
@@ -52,6 +56,11 @@ type Record struct {
 	Issuer  string `json:"issuer,omitempty"`
 	Ring    string `json:"ring,omitempty"`
 	Kid     string `json:"kid,omitempty"`
+	// Kids are the keys that a revocation is about, Force and SignNow what an
+	// operator took upon himself.
+	Kids    []string `json:"kids,omitempty"`
+	Force   bool     `json:"force,omitempty"`
+	SignNow bool     `json:"sign_now,omitempty"`
 	// JTI, Subject, Audiences and ExpiresAt are the token's.
 	JTI       string    `json:"jti,omitempty"`
 	Subject   string    `json:"subject,omitempty"`

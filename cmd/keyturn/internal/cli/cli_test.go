@@ -105,8 +105,9 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // listen serves a Unix socket until the script ends: listen SOCKET ANSWERS.
-// Each line of the file ANSWERS is METHOD PATH STATUS FILE; requests are
-// written down in $WORK/requests.
+// Each line of the file ANSWERS is METHOD PATH STATUS FILE; a dry run by force
+// gets 200 and the second FILE, where there is one. Requests are written down in
+// $WORK/requests.
 func listen(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: listen SOCKET ANSWERS")
@@ -116,7 +117,10 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	var mu sync.Mutex
 	for _, line := range strings.Split(strings.TrimSpace(ts.ReadFile(args[1])), "\n") {
 		f := strings.Fields(line)
-		body := ts.ReadFile(f[3])
+		body, forced := ts.ReadFile(f[3]), ""
+		if len(f) > 4 {
+			forced = ts.ReadFile(f[4])
+		}
 		mux.HandleFunc(f[0]+" "+f[1], func(w http.ResponseWriter, r *http.Request) {
 			sent, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -132,6 +136,10 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 			fmt.Fprintf(log, "%s %s %s\n", r.Method, r.URL, sent)
 			var status int
 			fmt.Sscan(f[2], &status)
+			body := body
+			if forced != "" && strings.Contains(string(sent), `"force":true`) {
+				status, body = http.StatusOK, forced
+			}
 			if status == http.StatusServiceUnavailable {
 				w.Header().Set("Retry-After", "2")
 			}

@@ -154,7 +154,17 @@ func (c client) refused(resp *http.Response, body []byte) error {
 		if after := plainText(resp.Header.Get("Retry-After")); after != "" {
 			text += fmt.Sprintf(" (retry in %ss)", after)
 		}
-		return unreachablef("%s", text)
+		return &exitError{exitUnreachable, &refusedError{text, p}}
 	}
-	return errors.New(text)
+	return &refusedError{text, p}
 }
+
+// refusedError is a problem that the daemon answered with, in words that may
+// be printed.
+type refusedError struct {
+	text    string
+	problem api.Problem
+}
+
+func (e *refusedError) Error() string { return e.text }
+func (e *refusedError) Unwrap() error { return &e.problem }

@@ -73,8 +73,22 @@ func listKeys(issuers []api.Issuer) []listedKey {
 				keys = append(keys, l)
 			}
 		}
+		for _, k := range i.Adopted {
+			keys = append(keys, adopted(i.Name, k))
+		}
 	}
 	return keys
+}
+
+// adopted is a key of others that stays in the set until its date.
+func adopted(issuer string, k api.AdoptedKey) listedKey {
+	l := listedKey{Issuer: issuer, Key: api.Key{Kid: k.Kid, Algorithm: k.Algorithm, State: "adopted", WithdrawnAt: k.Until, RevokedAt: k.RevokedAt}}
+	if !k.RevokedAt.IsZero() {
+		l.State, l.WithdrawnAt = string(keyring.Revoked), k.RevokedAt
+		return l
+	}
+	l.NextState, l.NextAt = string(keyring.Withdrawn), k.Until
+	return l
 }
 
 // next is the key's next state and when it enters it; the time is zero where
@@ -85,8 +99,8 @@ func next(k api.Key, rotation time.Time, skew time.Duration) (string, time.Time)
 		if len(k.WaitingFor) > 0 || k.SafeAt.IsZero() || rotation.IsZero() {
 			return string(keyring.Active), time.Time{}
 		}
-		if k.SafeAt.After(rotation) {
-			rotation = k.SafeAt
+		if k.SafeAt.After(rotation) { // shown in whole seconds: not one too early
+			rotation = k.SafeAt.Add(time.Second - 1).Truncate(time.Second)
 		}
 		return string(keyring.Active), rotation
 	case keyring.Active:

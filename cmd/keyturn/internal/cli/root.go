@@ -92,7 +92,8 @@ func NewRootCommand(cfg Config) *cobra.Command {
 	root.AddCommand(
 		runCommand(&cfg), devCommand(&cfg),
 		signCommand(&cfg), verifyCommand(&cfg),
-		statusCommand(&cfg), keysCommand(&cfg), jwksCommand(&cfg), rotateCommand(&cfg),
+		statusCommand(&cfg), keysCommand(&cfg), jwksCommand(&cfg),
+		rotateCommand(&cfg), revokeCommand(&cfg), acceptCommand(&cfg),
 		configCommand(&cfg), versionCommand(&cfg),
 	)
 	root.InitDefaultCompletionCmd()

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/url"
@@ -12,72 +12,67 @@ import (
 )
 
 func rotateCommand(cfg *Config) *cobra.Command {
-	var req api.RotateRequest
-	var yes bool
+	var f orderFlags
+	var to string
 	cmd := &cobra.Command{
 		Use:   "rotate RING",
-		Short: "Let a ring's standby key sign now, ahead of its schedule",
+		Short: "Let a ring's standby key sign now, or roll back to a retired one",
 		Long: `Let a ring's standby key sign now, ahead of its schedule. Tokens that are out go
 on verifying. Where consumers may not know the standby key yet, it is refused and
-told when it will be safe.`,
+told when it will be safe; --force does it all the same, and says what it breaks.
+
+--to KID rolls back to a retired key. Every consumer still has it, so that breaks
+nothing. It can be done until the key is closed: keyturn keys tells when.`,
 		Args: cobra.ExactArgs(1),
 	}
-	f := cmd.Flags()
-	f.BoolVar(&req.DryRun, "dry-run", false, "only tell what would happen")
-	f.BoolVarP(&yes, "yes", "y", false, "do not ask; required without a terminal")
-	f.StringVar(&req.Reason, "reason", "", "why, for the audit log")
+	cmd.Flags().StringVar(&to, "to", "", "the key to rotate to, by its kid: a retired one, or the standby")
+	f.add(cmd, "rotate before every consumer knows the standby key")
 	socket := cfg.adminSocket(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		path := "/v1/rings/" + url.PathEscape(args[0]) + "/rotate"
-		if !req.DryRun && !yes {
-			if !cfg.Terminal {
-				return usagef("nobody is there to be asked: add --yes to rotate, or --dry-run to see what would happen")
-			}
-			var would api.RotateResponse
-			if err := socket().post(cmd.Context(), path, api.RotateRequest{DryRun: true}, &would); err != nil {
-				return err
-			}
-			if ok, err := cfg.confirm(rotation(would) + "\nRotate now?"); err != nil || !ok {
-				return err
-			}
+		err := carryOut(cmd.Context(), cfg, socket(), &f, order[api.RotateResponse]{
+			path: path, verb: "rotate", question: "Rotate now?", print: printRotation,
+			try: api.RotateRequest{To: to, Force: f.force, DryRun: true},
+			do:  api.RotateRequest{To: to, Force: f.force, Reason: f.reason},
+		})
+		if isProblem(err, api.NotSafeYet) && !f.force {
+			return fmt.Errorf("%w\n%s", err, byForce(cmd.Context(), socket(), path, to))
 		}
-		var done api.RotateResponse
-		if err := socket().post(cmd.Context(), path, req, &done); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), rotation(done))
 		return err
 	}
 	return cmd
 }
 
-// rotation says in words what a rotation did or would do.
-func rotation(r api.RotateResponse) string {
+// byForce tells what --force would break.
+func byForce(ctx context.Context, c client, path, to string) string {
+	var would api.RotateResponse
+	if err := c.post(ctx, path, api.RotateRequest{To: to, Force: true, DryRun: true}, &would); err != nil {
+		return "--force does not help: " + err.Error()
+	}
+	return "--force rotates all the same. " + plainText(strings.Join(would.Breaks, " "))
+}
+
+// printRotation says in words what a rotation did or would do.
+func printRotation(w io.Writer, r api.RotateResponse) error {
 	signs, retired := "signs now", "is retired"
 	if r.DryRun {
 		signs, retired = "would sign", "would be retired"
 	}
-	text := fmt.Sprintf("ring %s: %s %s", plainText(r.Ring), plainText(r.ActiveKid), signs)
-	if r.RetiredKid != "" {
-		text += fmt.Sprintf("; %s %s", plainText(r.RetiredKid), retired)
-		if !r.RetiredUntil.IsZero() {
-			text += ", its tokens verify until " + stamp(r.RetiredUntil)
-		}
+	if r.Reinstated {
+		signs += " again"
 	}
-	return text
-}
-
-// confirm asks and takes y or yes for yes. A no is not an error of anybody's,
-// but nothing was done either, so it is one of the exit code's.
-func (c *Config) confirm(question string) (bool, error) {
-	fmt.Fprintf(c.Stderr, "%s [y/N] ", question)
-	line, err := bufio.NewReader(io.LimitReader(c.Stdin, 1024)).ReadString('\n')
-	if err != nil && line == "" {
-		fmt.Fprintln(c.Stderr)
+	text := fmt.Sprintf("ring %s: %s %s", r.Ring, r.ActiveKid, signs)
+	switch {
+	case r.RetiredKid != "" && !r.RetiredUntil.IsZero():
+		text += fmt.Sprintf("; %s %s, its tokens verify until %s", r.RetiredKid, retired, stamp(r.RetiredUntil))
+	case r.RetiredKid != "":
+		text += fmt.Sprintf("; %s %s", r.RetiredKid, retired)
+	case !r.Changed:
+		text += ", as before"
 	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
-	case "y", "yes":
-		return true, nil
+	_, err := fmt.Fprintln(w, plainText(text))
+	for _, b := range r.Breaks {
+		_, err = fmt.Fprintln(w, plainText(b))
 	}
-	return false, fmt.Errorf("nothing was done")
+	return err
 }

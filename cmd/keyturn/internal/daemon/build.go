@@ -99,7 +99,7 @@ func (d *daemon) makeStateDir() error {
 }
 
 func (d *daemon) openCustody() (err error) {
-	d.custody, err = openCustody(d.options.Config, d.log)
+	d.custody, err = openCustody(d.options.Config, d.log, d.retry)
 	if err != nil {
 		return err
 	}
@@ -143,6 +143,7 @@ func (d *daemon) makeSigner() (err error) {
 			}
 			d.metrics.Signed(o.Profile, o.Algorithm, code, o.Took)
 		},
+		Late: d.late, Wake: func() { d.rotator.Wake() },
 	})
 	if err != nil {
 		return err
@@ -155,7 +156,8 @@ func (d *daemon) makePublisher() (err error) {
 	cfg := d.options.Config
 	c := publisher.Config{
 		Issuers: targets(cfg), Interval: time.Duration(cfg.SyncInterval),
-		Wake: func() { d.rotator.Wake() }, Read: d.read, Observe: d.metrics.Published, Drifted: d.metrics.Drifted, Logger: d.log,
+		Wake: func() { d.rotator.Wake() }, Read: d.read, Observe: d.metrics.Published, Drifted: d.metrics.Drifted,
+		Clock: d.clock, Logger: d.log,
 	}
 	if cfg.Has(configs.Publisher) && cfg.Listen.Public.Addr != "" {
 		certificate, err := loadCertificate(cfg.Listen.Public.TLS)
@@ -171,25 +173,18 @@ func (d *daemon) makePublisher() (err error) {
 			c.Self.Leaf = d.leaf
 		}
 	}
-	if d.publisher, err = publisher.New(c); err != nil {
-		return err
-	}
-	d.middles = append(d.middles, part{"publisher", d.publisher.Run})
-	return nil
+	d.publisher, err = publisher.New(c)
+	return err
 }
 
 func (d *daemon) makeRotator() (err error) {
 	cfg := d.options.Config
 	d.rotator, err = rotator.New(rotator.Config{
-		Store: d.custody.store, Halves: d.custody.halves, Issuers: d.issuers,
+		Store: countingStore{d.custody.store, d.metrics.Conflicted}, Halves: d.custody.halves, Issuers: d.issuers,
 		Advance: cfg.Has(configs.Rotator), Publishes: cfg.Has(configs.Publisher), StateDir: cfg.StateDir,
-		Accept: d.accept, Confirmed: d.publisher.Confirmed,
-		OnEvent: func(issuer string, e keyring.Event) {
-			if e.Kind == keyring.KeyActivated {
-				d.metrics.Rotated(issuer, e.Ring)
-			}
-		},
-		OnError: d.metrics.StoreError, Logger: d.log,
+		Accept: d.accept, Confirmed: d.publisher.Confirmed, Foreign: d.publisher.Foreign, Published: d.publisher.Published,
+		Damaged: d.damaged, Now: d.bootClock(), StoreClock: d.custody.clock,
+		OnEvent: d.metrics.Event, OnError: d.metrics.StoreError, Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -224,7 +219,7 @@ func (d *daemon) makeAdmin() (err error) {
 		Alarms: d.alarms,
 	}
 	if cfg.Has(configs.Rotator) {
-		c.Rotate = d.rotate
+		c.Command, c.AcceptManifest = d.command, d.acceptManifest
 	}
 	for _, i := range cfg.Issuers {
 		c.Issuers = append(c.Issuers, i.Name)
@@ -232,8 +227,11 @@ func (d *daemon) makeAdmin() (err error) {
 	if d.signer != nil {
 		c.SignerAlarms = func() []keyring.Alarm { return d.signer.Ready(time.Now()) }
 	}
-	d.admin, err = admin.New(c)
-	return err
+	if d.admin, err = admin.New(c); err != nil {
+		return err
+	}
+	d.middles = append(d.middles, part{"admin", d.admin.Run})
+	return nil
 }
 
 // alarms is all that is not as it should be, but for what keeps the signer from
@@ -266,23 +264,18 @@ func adminRules(cfg *configs.Config) []admin.Rule {
 	return out
 }
 
-// rotate is the admin socket's verb.
-func (d *daemon) rotate(ctx context.Context, ring string, req api.RotateRequest) (api.RotateResponse, error) {
-	r, err := d.rotator.Rotate(ctx, ring, req.DryRun)
-	if errors.Is(err, rotator.ErrUnknownRing) {
-		err = admin.ErrUnknownRing
+// command carries out what an operator asks of a manifest.
+func (d *daemon) command(ctx context.Context, cmd keyring.Command, dryRun bool) (before, after *keyring.Snapshot, err error) {
+	r, err := d.rotator.Command(ctx, cmd, dryRun)
+	return r.Before, r.After, err
+}
+
+func (d *daemon) acceptManifest(ctx context.Context, issuer string, dryRun, force bool) (keyring.Acceptance, error) {
+	a, err := d.rotator.Accept(ctx, issuer, dryRun, force)
+	if errors.Is(err, rotator.ErrUnknownIssuer) {
+		err = admin.ErrUnknownIssuer
 	}
-	if err != nil {
-		return api.RotateResponse{}, err
-	}
-	out := api.RotateResponse{Ring: ring, DryRun: req.DryRun}
-	if r.Active != nil {
-		out.ActiveKid = r.Active.JWK.Kid
-	}
-	if r.Retired != nil {
-		out.RetiredKid, out.RetiredUntil = r.Retired.JWK.Kid, r.Retired.WithdrawAt()
-	}
-	return out, nil
+	return a, err
 }
 
 func (d *daemon) targetStatus(issuer string) []api.Target {

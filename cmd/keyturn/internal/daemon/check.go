@@ -10,7 +10,6 @@ import (
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/keyring"
 	"github.com/keyturn/keyturn/publisher"
-	"github.com/keyturn/keyturn/signer"
 )
 
 // Report is what Check found out.
@@ -39,12 +38,7 @@ func Check(cfg *configs.Config) (Report, error) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	if cfg.Store == configs.StoreVault {
-		if _, err := newSession(cfg, log); err != nil {
-			return Report{}, err
-		}
-	}
-	if cfg.Has(configs.Signer) {
-		if _, err := signer.New(signer.Config{Keys: noKeys{}, AuditOptional: true, Rings: rings(cfg), Profiles: profiles(cfg)}); err != nil {
+		if _, err := newSession(cfg, log, nil); err != nil {
 			return Report{}, err
 		}
 	}

@@ -27,16 +27,19 @@ type custody struct {
 	keys   signer.KeySource
 	// expiry is when the login ends, if there is one.
 	expiry func() (time.Time, bool)
+	// clock is the store's own, nil where it has none.
+	clock func() (rotator.StoreClock, bool)
 	// parts live as long as anybody uses the custody.
 	parts []part
 	close func()
 }
 
-func openCustody(cfg *configs.Config, log *slog.Logger) (*custody, error) {
+// openCustody calls back after each login, where there is one.
+func openCustody(cfg *configs.Config, log *slog.Logger, onLogin func()) (*custody, error) {
 	if cfg.Store == configs.StoreLocal {
 		return openLocal(cfg, log)
 	}
-	return openVault(cfg, log)
+	return openVault(cfg, log, onLogin)
 }
 
 func openLocal(cfg *configs.Config, log *slog.Logger) (*custody, error) {
@@ -59,21 +62,21 @@ func openLocal(cfg *configs.Config, log *slog.Logger) (*custody, error) {
 	}, nil
 }
 
-func openVault(cfg *configs.Config, log *slog.Logger) (*custody, error) {
-	session, err := newSession(cfg, log)
+func openVault(cfg *configs.Config, log *slog.Logger, onLogin func()) (*custody, error) {
+	session, err := newSession(cfg, log, onLogin)
 	if err != nil {
 		return nil, err
 	}
 	c := vaultkv.New(vaultkv.Config{Session: session, Mount: cfg.Vault.Mount, Logger: log})
 	checked := &checkedStore{Custody: c, fault: make(chan error, 1)}
 	return &custody{
-		store: checked, halves: map[string]rotator.Halves{configs.CustodyVaultKV: c}, keys: c, expiry: session.Expiry,
+		store: checked, halves: map[string]rotator.Halves{configs.CustodyVaultKV: c}, keys: c, expiry: session.Expiry, clock: storeClock(session),
 		parts: []part{{"vault session", session.Run}, {"vault mount", checked.run}},
 		close: func() {},
 	}, nil
 }
 
-func newSession(cfg *configs.Config, log *slog.Logger) (*vaultsession.Session, error) {
+func newSession(cfg *configs.Config, log *slog.Logger, onLogin func()) (*vaultsession.Session, error) {
 	v := cfg.Vault
 	return vaultsession.New(vaultsession.Config{
 		Address: v.Address, Namespace: v.Namespace, CACertFile: v.CACertFile, Timeout: time.Duration(v.Timeout), Insecure: v.Insecure,
@@ -81,7 +84,7 @@ func newSession(cfg *configs.Config, log *slog.Logger) (*vaultsession.Session, e
 			Method: v.Auth.Method, Mount: v.Auth.Mount, RoleIDFile: v.Auth.RoleIDFile, SecretIDFile: v.Auth.SecretIDFile,
 			TokenFile: v.Auth.TokenFile, Token: v.Auth.Token.Reveal,
 		},
-		Logger: log,
+		OnLogin: onLogin, Logger: log,
 	})
 }
 
@@ -125,7 +128,7 @@ func (s *checkedStore) run(ctx context.Context) error {
 // `keyturn dev --vault` does first. It needs a token that may do so.
 func SetupVault(ctx context.Context, cfg *configs.Config) error {
 	log := slog.New(slog.DiscardHandler) // the error says it all
-	session, err := newSession(cfg, log)
+	session, err := newSession(cfg, log, nil)
 	if err != nil {
 		return err
 	}

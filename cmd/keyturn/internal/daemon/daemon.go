@@ -59,7 +59,9 @@ func (d *daemon) run(ctx context.Context, fronts []part) error {
 	defer cancel(nil)
 	back := newStage(ctx, cancel, d.backs)
 	middle := newStage(ctx, cancel, d.middles)
-	front := newStage(ctx, cancel, append(fronts, part{"reload", d.reloads}, part{"ready", d.awaitReady}))
+	// The publisher ends with the listeners: it reads its endpoint back through
+	// one, and that this has closed is no fault.
+	front := newStage(ctx, cancel, append(fronts, part{"publisher", d.publisher.Run}, part{"reload", d.reloads}, part{"ready", d.awaitReady}))
 	d.log.Info("started", "version", d.options.Version, "config", d.options.Config)
 
 	<-ctx.Done()

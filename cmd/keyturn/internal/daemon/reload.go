@@ -68,7 +68,7 @@ func (d *daemon) apply(next *configs.Config) error {
 // withoutReloadable is what of a configuration only a restart changes.
 func withoutReloadable(c *configs.Config) configs.Config {
 	rest := *c
-	rest.Profiles, rest.Log = nil, configs.Log{}
+	rest.Profiles, rest.Log, rest.Lines = nil, configs.Log{}, nil
 	return rest
 }
 

@@ -1,32 +1,58 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/keyring"
 	"github.com/keyturn/keyturn/rotator"
+	"github.com/keyturn/keyturn/signer"
 )
 
 // resolve derives every issuer's timing and refuses what cannot keep the
-// promise, all faults at once.
+// promise, and profiles that say nothing sound: all faults at once, each with
+// its place in the file.
 func resolve(cfg *configs.Config) ([]keyring.Config, error) {
 	var out []keyring.Config
-	var errs []error
-	for _, issuer := range cfg.Issuers {
+	faults := append(scheduleFaults(cfg), profileFaults(cfg)...)
+	for i, issuer := range cfg.Issuers {
 		c, gaps, err := resolveIssuer(cfg, issuer)
-		if err == nil {
-			err = c.Check(gaps)
-		}
 		if err != nil {
-			errs = append(errs, err)
+			continue // a schedule, which has been told
+		}
+		if err := c.Check(gaps); err != nil {
+			faults = append(faults, cfg.Fault(fmt.Sprintf("issuers[%d]", i), err))
 			continue
 		}
 		out = append(out, c)
 	}
-	return out, errors.Join(errs...)
+	return out, configs.JoinFaults(faults)
+}
+
+func scheduleFaults(cfg *configs.Config) []configs.Fault {
+	var out []configs.Fault
+	for i, r := range cfg.Rings {
+		if _, err := rotator.Gaps(map[string]string{r.Name: r.Rotate}); err != nil {
+			out = append(out, cfg.Fault(fmt.Sprintf("rings[%d].rotate", i), err))
+		}
+	}
+	return out
+}
+
+// profileFaults compiles each profile by itself; that no two have one name is
+// judged with the file.
+func profileFaults(cfg *configs.Config) []configs.Fault {
+	if !cfg.Has(configs.Signer) {
+		return nil
+	}
+	var out []configs.Fault
+	for i, p := range profiles(cfg) {
+		if _, err := signer.New(signer.Config{Keys: noKeys{}, AuditOptional: true, Rings: rings(cfg), Profiles: []signer.Profile{p}}); err != nil {
+			out = append(out, cfg.Fault(fmt.Sprintf("profiles[%d]", i), err))
+		}
+	}
+	return out
 }
 
 // Timeline is what the solver derived for one issuer, for people to read.

@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/keyturn/keyturn/custody/vaultsession"
+	"github.com/keyturn/keyturn/publisher"
+	"github.com/keyturn/keyturn/rotator"
+)
+
+// The rotator's guard reads the clocks of this host and of the store; signer
+// and publisher ask it, since a lease and a key's leaving follow from the same
+// reading.
+
+// bootClock reads the wall clock beside CLOCK_BOOTTIME, which counts while the
+// machine sleeps and which nobody can set. Where the kernel keeps it back it is
+// nil: then the rotator takes Go's monotonic clock.
+func (d *daemon) bootClock() func() rotator.Instant {
+	var at unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &at); err != nil {
+		d.log.Warn("no boot clock: a suspended machine is noticed by the store's clock only", "error", err)
+		return nil
+	}
+	return func() rotator.Instant {
+		var at unix.Timespec
+		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &at) // it has answered before, and has no other reason to fail
+		// Round takes Go's monotonic reading away, which would hide a step of the
+		// wall clock.
+		return rotator.Instant{Wall: time.Now().Round(0), Boot: time.Duration(at.Nano())}
+	}
+}
+
+func storeClock(s *vaultsession.Session) func() (rotator.StoreClock, bool) {
+	return func() (rotator.StoreClock, bool) {
+		date, sent, received, ok := s.StoreClock()
+		return rotator.StoreClock{Date: date, Sent: sent, Received: received}, ok
+	}
+}
+
+func (d *daemon) clock(issuer string) publisher.Clock {
+	c := d.rotator.Clock(issuer)
+	return publisher.Clock{Early: c.Early, Late: c.Late, Doubt: c.Doubt}
+}
+
+func (d *daemon) late(issuer string) time.Time { return d.rotator.Clock(issuer).Late }
+
+// damaged are the keys whose private halves the signer could not use.
+func (d *daemon) damaged(issuer string) []string {
+	if d.signer == nil {
+		return nil
+	}
+	return d.signer.Damaged(issuer)
+}
+
+// retry follows a login: what waited for the store does not wait any longer.
+func (d *daemon) retry() {
+	d.rotator.Retry()
+	if d.signer != nil {
+		d.signer.Retry()
+	}
+}
