@@ -71,6 +71,7 @@ gofmt:
 vet:
 	@set -e; for m in $(MODULES); do echo "go vet: $$m"; \
 		(cd $$m && $(GO) vet ./... && $(GO) mod tidy -diff); done
+	$(GO) vet -tags crashpoints ./internal/crashpoint
 
 .PHONY: staticcheck
 staticcheck:

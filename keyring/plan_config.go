@@ -137,7 +137,7 @@ func Diff(a, b Config) []string {
 		field(name+".kind", x.Kind, y.Kind)
 		field(name+".required", x.Required, y.Required)
 		field(name+".view", x.View, y.View)
-		field(name+".adopt_until", x.AdoptUntil.UTC(), y.AdoptUntil.UTC())
+		field(name+".adopt_until", date(x.AdoptUntil), date(y.AdoptUntil))
 	})...)
 	out = append(out, diffByName("rings", a.Rings, b.Rings, func(r Ring) string { return r.Name }, func(name string, x, y Ring) {
 		field(name+".algorithm", x.Algorithm, y.Algorithm)
@@ -148,6 +148,13 @@ func Diff(a, b Config) []string {
 	})...)
 	slices.Sort(out)
 	return out
+}
+
+func date(t time.Time) string {
+	if t.IsZero() {
+		return "none"
+	}
+	return t.UTC().Format(time.RFC3339)
 }
 
 // diffByName calls same for the entries that both lists have and returns a

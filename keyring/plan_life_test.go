@@ -207,6 +207,26 @@ func TestFoundingWithAdoptedKeys(t *testing.T) {
 	wantEvents(t, l.commit(), KeyActivated)
 }
 
+// TestAdoptionAfterTheFounding: the keys that the issuer was born with were
+// refused at the target, where consumers still find the foreign set.
+func TestAdoptionAfterTheFounding(t *testing.T) {
+	l := newLife(t, bucketConfig())
+	l.commit()
+	l.turn()
+	l.revise(func(c *Config) { c.Targets[0].AdoptUntil = epoch.Add(week) })
+	l.turn()
+	l.publish()
+	l.turn()
+	if k := l.s.Active("web"); k != nil {
+		t.Fatalf("%s signs, and nobody can know it", k.JWK.Kid)
+	}
+	l.wait(l.s.Lead(l.now))
+	l.turn()
+	if l.s.Active("web") == nil {
+		t.Error("it does not sign after its lead")
+	}
+}
+
 // TestClosingWaits: a key is closed by a write after the one that retired it,
 // later than sign_until + E, and its half is destroyed by what is stored.
 func TestClosingWaits(t *testing.T) {

@@ -170,7 +170,7 @@ type Key struct {
 	// Handle is what the custody finds the private half by.
 	Handle string `json:"handle"`
 	// Founding keys are born with their issuer: no consumer can hold an older
-	// set, so they need no lead.
+	// set, so they need no lead, unless the issuer takes over a foreign set.
 	Founding bool      `json:"founding,omitempty"`
 	Created  time.Time `json:"created"`
 	// Confirmed holds, per target, when it was read back with this key.

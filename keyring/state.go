@@ -92,7 +92,7 @@ func (s *Snapshot) SafeAt(k *Key, now time.Time) time.Time {
 			slowest = at
 		}
 	}
-	if k.Founding {
+	if k.Founding && !s.Config.adopts() {
 		return slowest
 	}
 	return slowest.Add(s.Lead(now))

@@ -56,20 +56,22 @@ type Config struct {
 }
 
 // Clock is one reading of a host's two clocks: keys leave a set by age at
-// Early, what is served ends at Late, and no file is taken away while Doubt is true.
+// Early, what is served ends at Late, and files are taken away at Away.
 type Clock struct {
 	// Early and Late are the lesser and the greater of the wall clock and of what
 	// the boot clock makes of its last reading that was sound.
 	Early, Late time.Time
-	// Doubt says that the wall clock is wrong, as far as this host can tell.
-	Doubt bool
+	// Away is Late, but while the wall clock is in doubt what the boot clock alone
+	// makes of its last reading that was sound: no file goes by a clock that was
+	// set ahead, and none stays by one that was set back.
+	Away time.Time
 }
 
 // clock reads the clocks for an issuer.
 func (c *Config) clock(issuer string) Clock {
 	if c.Clock == nil {
 		now := time.Now()
-		return Clock{Early: now, Late: now}
+		return Clock{Early: now, Late: now, Away: now}
 	}
 	return c.Clock(issuer)
 }

@@ -4,7 +4,8 @@
 //
 // It imports keyring, which renders the set, and the leaves atomicfile and
 // strictjson. It knows no rotator: snapshots come in by Accept, what was read
-// back is pulled by Confirmed, and Wake, a func, is the one arrow back.
+// back or found is pulled by Confirmed, Foreign and Published, and Wake, a func,
+// is the one arrow back.
 //
 //	Accept ─► latest snapshot (atomic) ─► one goroutine a target:
 //	            file     lock, compare, side file, rename, read the file
@@ -25,4 +26,16 @@
 // each by its digest: at most the one that is there and the one that is about
 // to be. Whatever a crash leaves, the digest of FILE tells which of them it is;
 // a FILE that matches none was changed by somebody else.
+//
+// # A set of somebody else
+//
+// A FILE without a side file of this issuer and lineage is foreign, and nobody
+// touches it. Where the manifest lets the target take it over (adopt_until),
+// Foreign reports its keys, the manifest adopts them, and only a snapshot that
+// names every one of them replaces the file.
+//
+// # Clocks
+//
+// Keys leave a set by the earlier of a host's two clocks, what is served ends by
+// the later one, and while the wall clock is in doubt no file is taken away.
 package publisher

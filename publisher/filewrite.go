@@ -26,9 +26,8 @@ func (v *visit) publish() {
 		return
 	}
 	next := s.Hold(v.now)
-	// A clock in doubt takes no file away, so that it does not keep the one
-	// which is there from being replaced by a newer one either.
-	if over := next.Expired(v.clock.Late) && !(v.clock.Doubt && h.exists); over || !s.Servable() {
+	// What does not take a file away does not keep it from being replaced either.
+	if next.Expired(v.ends()) || !s.Servable() {
 		return
 	}
 	set, err := render(v.job)
@@ -99,17 +98,25 @@ func (v *visit) replace(body []byte, want sideSet) error {
 
 // expire takes the file away when it is too old to be served: a consumer that
 // finds no set asks again, one that finds an old set refuses good tokens. It
-// needs no snapshot. A file of another lineage is not ours to take away, and by a
-// clock in doubt none is.
+// needs no snapshot. A file of another lineage is not ours to take away.
 func (v *visit) expire() {
 	h, stands := &v.held, v.held.holds()
-	if stands.Lineage == "" || !stands.Expired(v.clock.Late) || h.side.Issuer != v.issuer ||
-		(v.snapshot != nil && v.snapshot.Lineage != stands.Lineage) || (v.clock.Doubt && h.exists) || !v.remove() {
+	if stands.Lineage == "" || !stands.Expired(v.ends()) || h.side.Issuer != v.issuer ||
+		(v.snapshot != nil && v.snapshot.Lineage != stands.Lineage) || !v.remove() {
 		return
 	}
 	v.fail(CodeServeExpired, v.required, fmt.Errorf(
 		"the set in %s was not to be served after %s and no newer one has come: the file was taken away, and comes back when the manifest can be read again",
 		v.path, stamp(stands.ServeUntil)))
+}
+
+// ends is the time by which a set here is over: nothing is brought that the
+// later clock calls too old, and what is there goes at Away.
+func (v *visit) ends() time.Time {
+	if v.held.exists {
+		return v.clock.Away
+	}
+	return v.clock.Late
 }
 
 // remove takes the file away and reports whether it is gone. The side file

@@ -71,6 +71,9 @@ func readMark(dir, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state_dir %s: %w", dir, err)
 	}
+	// What crashed writers left. Where it cannot be removed the mark cannot be
+	// kept either, and an alarm says that.
+	_ = atomicfile.Sweep(root, name)
 	doc, err := atomicfile.Read(root, name, maxMark)
 	if err != nil {
 		return nil, err

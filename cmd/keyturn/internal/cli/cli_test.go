@@ -215,13 +215,14 @@ func sample() api.Issuers {
 		Issuers: []api.Issuer{{
 			Name: "main", URL: "https://tokens.example.com", Generation: 41, Revision: 2, Lease: in(20 * time.Hour), ReadAt: ago(4 * time.Second),
 			Timing: api.Timing{ClockSkewSeconds: 10, LeadSeconds: 910},
+			Adopted: []api.AdoptedKey{{Kid: "foreign", Algorithm: "RS256", Until: in(48 * time.Hour)}, {Kid: "foreign-leaked", Algorithm: "RS256", Until: in(48 * time.Hour), RevokedAt: ago(time.Minute)}},
 			Targets: []api.Target{
 				{Name: "file", Kind: "file", Location: "/srv/jwks.json", Required: true, Generation: 41, ReadBackAt: ago(2 * time.Second)},
 				{Name: "cdn", Kind: "confirm", Location: "https://cdn.example/jwks.json", Required: true, Generation: 40, Error: "served\x1b[2Jgeneration 40"},
 			},
 			Rings: []api.Ring{{Name: "web", NextRotation: in(time.Hour), Keys: []api.Key{
 				key("standby-behind", "standby", func(k *api.Key) { k.WaitingFor = []string{"cdn", "file"} }),
-				key("standby-early", "standby", func(k *api.Key) { k.SafeAt = in(2 * time.Hour) }),
+				key("standby-early", "standby", func(k *api.Key) { k.SafeAt = in(2*time.Hour + time.Millisecond) }),
 				key("standby-proven", "standby", func(k *api.Key) { k.SafeAt = ago(time.Hour) }),
 				key("active", "active", func(k *api.Key) { k.SignUntil = in(20 * time.Hour) }),
 				key("retired", "retired", func(k *api.Key) { k.SignUntil, k.WithdrawnAt = in(30*time.Minute), in(2*time.Hour) }),

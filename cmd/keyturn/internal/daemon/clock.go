@@ -41,7 +41,11 @@ func storeClock(s *vaultsession.Session) func() (rotator.StoreClock, bool) {
 
 func (d *daemon) clock(issuer string) publisher.Clock {
 	c := d.rotator.Clock(issuer)
-	return publisher.Clock{Early: c.Early, Late: c.Late, Doubt: c.Doubt}
+	out := publisher.Clock{Early: c.Early, Late: c.Late, Away: c.Late}
+	if c.Doubt {
+		out.Away = c.Boot
+	}
+	return out
 }
 
 func (d *daemon) late(issuer string) time.Time { return d.rotator.Clock(issuer).Late }
