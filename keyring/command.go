@@ -79,7 +79,7 @@ func (p *planner) rollBack(c Command) error {
 	case k.isActive(), k.isStandby(): // done, or an ordinary rotation: rotate judges it
 		return nil
 	case k.Activated.IsZero():
-		return fmt.Errorf("key %s never signed, and its copy in consumers' sets is not known: rotate without --to", c.To)
+		return fmt.Errorf("key %s: %w: it was dropped before it ever signed, and is being withdrawn; rotate without --to", c.To, ErrClosed)
 	case slices.Contains(p.in.Damaged, c.To):
 		return fmt.Errorf("key %s: its private half is missing or damaged: %w", c.To, ErrNoKey)
 	}

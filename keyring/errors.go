@@ -46,5 +46,11 @@ func (e *NotSafeYetError) Error() string {
 	case e.SafeAt.IsZero():
 		return fmt.Sprintf("ring %q has no standby key yet", e.Ring)
 	}
-	return fmt.Sprintf("ring %q: consumers may not know the standby key before %s", e.Ring, e.SafeAt.Format(time.RFC3339))
+	return fmt.Sprintf("ring %q: consumers may not know the standby key before %s", e.Ring, atLatest(e.SafeAt))
+}
+
+// atLatest tells a time from which on something is safe, in whole seconds: never
+// one that is too early.
+func atLatest(t time.Time) string {
+	return t.Add(time.Second - time.Nanosecond).Truncate(time.Second).Format(time.RFC3339)
 }

@@ -45,7 +45,7 @@ func (p *planner) wait(standby *Key) string {
 	if missing := p.next.WaitingFor(standby); len(missing) > 0 {
 		return fmt.Sprintf("standby key %s is not yet read back from %q", standby.JWK.Kid, missing)
 	}
-	return fmt.Sprintf("standby key %s may sign from %s on", standby.JWK.Kid, p.next.SafeAt(standby, p.in.Now).Format(time.RFC3339))
+	return fmt.Sprintf("standby key %s may sign from %s on", standby.JWK.Kid, atLatest(p.next.SafeAt(standby, p.in.Now)))
 }
 
 // wake is the next instant at which time alone makes something due.

@@ -15,7 +15,8 @@
 // Keys: the halves of the active key and of standbys are loaded ahead of their
 // turn, in Run's goroutine. While a new active key is not loaded yet, the previous one signs
 // on within its sign_until. A half is dropped from memory when its key is
-// closed, revoked or past its sign_until.
+// closed, revoked or past its sign_until. One that is missing or wrong is told to
+// the rotator (Damaged, Wake), which goes on with another key.
 //
 // It may import keyring, token, audit and api, and of the leaves strictjson and
 // unixsock. What it needs of others stands here as an interface: KeySource, Recorder.

@@ -186,7 +186,7 @@ func (v *view) whyNoKey(ring string, now time.Time) string {
 	if waiting := v.snap.WaitingFor(next); len(waiting) > 0 {
 		return fmt.Sprintf("the first key of ring %q has not been read back at %q yet", ring, waiting)
 	}
-	return fmt.Sprintf("the next key of ring %q may sign from %s on, when every consumer knows it", ring, stamp(v.snap.SafeAt(next, now)))
+	return fmt.Sprintf("the next key of ring %q may sign from %s on, when every consumer knows it", ring, stamp(v.snap.SafeAt(next, now).Add(time.Second-time.Nanosecond))) // rounded up
 }
 
 // lapsed says why a key with this lease may not sign at a time.
