@@ -174,7 +174,7 @@ func swept(t *testing.T, root *secrets, kids []string) {
 }
 
 // oneChain reads every version of the manifest: one lineage, generations
-// without a gap, never two keys that sign or stand by.
+// without a gap, never two keys of a ring that sign or stand by.
 func oneChain(t *testing.T, s *vaultSite) {
 	t.Helper()
 	newest, last := s.manifest("main", 0)
@@ -188,17 +188,17 @@ func oneChain(t *testing.T, s *vaultSite) {
 			t.Errorf("versions %d and %d have the same write_id", other, version)
 		}
 		writes[m.WriteID] = version
-		active, standby := 0, 0
+		active, standby := map[string]int{}, map[string]int{}
 		for _, k := range m.Keys {
 			switch {
 			case k.Activated.IsZero():
-				standby++
+				standby[k.Ring]++
 			case k.Retired.IsZero():
-				active++
+				active[k.Ring]++
 			}
-		}
-		if active > 1 || standby > 1 {
-			t.Errorf("version %d has %d active and %d standby keys", version, active, standby)
+			if active[k.Ring] > 1 || standby[k.Ring] > 1 {
+				t.Errorf("version %d has %d active and %d standby keys in ring %s", version, active[k.Ring], standby[k.Ring], k.Ring)
+			}
 		}
 	}
 	t.Logf("%s: %d generations in one chain", s.mount, last)

@@ -148,8 +148,10 @@ type storedKey struct {
 		Kid string `json:"kid"`
 	} `json:"jwk"`
 	Ring      string    `json:"ring"`
+	Created   time.Time `json:"created"`
 	Activated time.Time `json:"activated"`
 	Retired   time.Time `json:"retired"`
+	SignUntil time.Time `json:"sign_until"`
 	Closed    time.Time `json:"closed"`
 	Destroyed time.Time `json:"destroyed"`
 }
