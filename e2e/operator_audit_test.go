@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -154,7 +155,8 @@ func TestAuditDiskFull(t *testing.T) {
 			t.Fatalf("while the disk is full: %q", code)
 		}
 	}
-	_, errs, code := cli(t, nil, "rotate", "web", "--yes", "--admin-socket", d.admin)
+	// A record that is longer than that of a refusal: what has no room has none for it.
+	_, errs, code := cli(t, nil, "rotate", "web", "--yes", "--reason", strings.Repeat("x", 900), "--admin-socket", d.admin)
 	if code != 2 {
 		t.Errorf("rotate while it cannot be recorded: exit code %d", code)
 	}

@@ -219,8 +219,8 @@ func TestRotate(t *testing.T) {
 	if wants(t, errs, "not_found: no ring wep"); code != 1 {
 		t.Errorf("an unknown ring: exit code %d", code)
 	}
-	for _, body := range []string{`{"to":"x"}`, `{"force":true}`} {
-		if a := post(t, d.admin, "/v1/rings/web/rotate", []byte(body)); a.problem(t).Code != api.InvalidRequest {
+	for body, want := range map[string]api.Code{`{"to":"x"}`: api.NotFound, `{"kid":"x"}`: api.InvalidRequest, `{"force":1}`: api.InvalidRequest} {
+		if a := post(t, d.admin, "/v1/rings/web/rotate", []byte(body)); a.problem(t).Code != want {
 			t.Errorf("%s: %s", body, a.body)
 		}
 	}

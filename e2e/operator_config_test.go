@@ -45,7 +45,7 @@ func brokenFiles() map[string]struct{ old, new, mend string } {
 		"not built: when":            {"    ring: web", "    ring: web\n    when: \"true\"", "profiles[0].when: not built yet"},
 		"not built: rate limit":      {"    ring: web", "    ring: web\n    rate_limit: 5", "profiles[0].rate_limit: not built yet"},
 		"not built: bucket":          {"file: www/jwks.json", `bucket: "s3://x/y"`, "issuers[0].publish[0].bucket: not built yet"},
-		"not built: adopt_until":     {"    leeway: 1s", "    leeway: 1s\n    adopt_until: 2030-01-01", "issuers[0].adopt_until: not built yet"},
+		"adopt_until of an issuer":   {"    leeway: 1s", "    leeway: 1s\n    adopt_until: 2030-01-01", "issuers[0].adopt_until: unknown field: it belongs under issuers[].publish[]"},
 		"not built: transit":         {"algorithm: ES256", "algorithm: ES256, custody: transit", `rings[0].custody: "transit" is not built yet`},
 		"not built: watch":           {"store: local", "store: local\nwatch: true", "watch: not built yet: reloading when the file changes; send SIGHUP"},
 		"not built: kubernetes":      {"store: local", "store: vault\nvault: {address: \"https://v:8200\", auth: {method: kubernetes}}", `vault.auth.method: "kubernetes" is not built yet`},

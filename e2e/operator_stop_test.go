@@ -92,7 +92,23 @@ func (c *crowd) ask(client *http.Client, path string) bool {
 // sockets are gone, and every token is in the audit log.
 func TestStopUnderLoad(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	t.Run("local", func(t *testing.T) {
+		t.Parallel()
+		newSite(t).stopsUnderLoad()
+	})
+	t.Run("vault", func(t *testing.T) { // whose token of the login ends with it
+		t.Parallel()
+		s := replicaSites(t, 1)[0]
+		s.stopsUnderLoad()
+		if left := s.accessors(); len(left) != 0 {
+			t.Errorf("it has left %d tokens", len(left))
+		}
+	})
+}
+
+func (s *site) stopsUnderLoad() {
+	t := s.t
+	t.Helper()
 	// The race detector would wait a second at the end of its own.
 	d := start(t, s.daemon(), []string{"GORACE=atexit_sleep_ms=0"}, "run", "--config", s.save())
 	d.canSign(30*time.Second, "web")

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,6 +114,7 @@ func leftAlone(t *testing.T, s *site, d *daemon, file string, want []byte) {
 	for name, put := range map[string]func() error{
 		"a link":   func() error { return os.Symlink(s.seeded("elsewhere.json", "precious"), file) },
 		"a folder": func() error { return os.Mkdir(file, 0o755) },
+		"a FIFO":   func() error { return syscall.Mkfifo(file, 0o644) }, // whose opening would wait for a writer
 	} {
 		within(t, 5*time.Second, name, func() error { // in the moment between two looks
 			return errors.Join(os.Remove(file), put())
