@@ -73,7 +73,8 @@ func (g *guard) read(asked Instant, skew time.Duration) {
 	case ok && !g.confirmed:
 		g.fault = fmt.Sprintf("the store took %s to answer, too long to hold this host's clock against its own", took.Round(time.Millisecond))
 	case g.jump(now, skew) == "":
-		g.anchor = now
+		// A store without a clock has nothing to say against the one here.
+		g.anchor, g.confirmed = now, g.confirmed || !ok
 	}
 	if g.fault != "" && quick && !g.confirmed {
 		// A process that has just started has no sound reading to go on from: then
@@ -120,6 +121,9 @@ func (g *guard) clock(skew time.Duration) Clock {
 		c.Early = c.Boot
 	} else {
 		c.Late = c.Boot
+	}
+	if !g.confirmed { // nothing says that the boot clock went on from a sound reading
+		c.Boot = c.Late
 	}
 	return c
 }

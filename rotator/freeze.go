@@ -25,11 +25,17 @@ func (l *loop) freeze(ctx context.Context, stored *keyring.Snapshot, version int
 		return why
 	}
 	next := keyring.Freeze(stored, l.mark.snapshot, mark, l.file.Name, why.Error()+"; on the replica that has seen most, keyturn accept puts its manifest back", rand.Text(), l.guard.now().Wall)
-	if next == nil {
-		return why
+	highest := mark.StoreVersion
+	if stored != nil && stored.Frozen != nil {
+		highest = max(highest, stored.Frozen.StoreVersion)
 	}
-	_, err := l.cfg.Store.Save(ctx, l.file.Name, next, version)
 	switch {
+	case next == nil && version >= highest:
+		return why
+	case next == nil: // frozen, but a write of before the restore could still fit
+		next = again(stored)
+	}
+	switch err := l.insist(ctx, next, version, highest); {
 	case errors.Is(err, keyring.ErrConflict):
 		return keyring.ErrConflict // somebody wrote: look again
 	case err != nil:
@@ -41,6 +47,27 @@ func (l *loop) freeze(ctx context.Context, stored *keyring.Snapshot, version int
 		l.cfg.OnEvent(l.file.Name, keyring.Event{Kind: keyring.ManifestFrozen})
 	}
 	return why
+}
+
+// again is a manifest to be written once more.
+func again(s *keyring.Snapshot) *keyring.Snapshot {
+	next := s.Clone()
+	next.Generation++
+	next.WriteID = rand.Text()
+	return next
+}
+
+// insist writes a frozen manifest until the store's version is past every one
+// that was seen: a write that was on its way before a restore, with the
+// check-and-set of then, must not fit any more.
+func (l *loop) insist(ctx context.Context, frozen *keyring.Snapshot, version, highest int) error {
+	for {
+		written, err := l.cfg.Store.Save(ctx, l.file.Name, frozen, version)
+		if err != nil || written >= highest || highest-written > maxVersions {
+			return err
+		}
+		version, frozen = written, again(frozen)
+	}
 }
 
 // acceptKnown carries out keyturn accept: it commits this replica's last

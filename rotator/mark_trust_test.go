@@ -195,7 +195,7 @@ func TestMarkOfAClockFault(t *testing.T) {
 		r = w.start(in(dir))
 		writes := w.writes()
 		sleep(10 * time.Minute)
-		if got := r.alarms(); !slices.Equal(got, []string{"frozen"}) || len(r.handedOn()) != 0 || w.writes() != writes+1 {
+		if got := r.alarms(); !slices.Equal(got, []string{"frozen"}) || len(r.handedOn()) != 0 || w.writes() == writes || w.manifest().Frozen == nil {
 			t.Errorf("alarms %v, handed on %d, wrote %d times", got, len(r.handedOn()), w.writes()-writes)
 		}
 		r.stop()
