@@ -30,7 +30,7 @@ func (l *loop) freeze(ctx context.Context, stored *keyring.Snapshot, version int
 		highest = max(highest, stored.Frozen.StoreVersion)
 	}
 	switch {
-	case next == nil && version >= highest:
+	case next == nil && version > highest:
 		return why
 	case next == nil: // frozen, but a write of before the restore could still fit
 		next = again(stored)
@@ -63,7 +63,7 @@ func again(s *keyring.Snapshot) *keyring.Snapshot {
 func (l *loop) insist(ctx context.Context, frozen *keyring.Snapshot, version, highest int) error {
 	for {
 		written, err := l.cfg.Store.Save(ctx, l.file.Name, frozen, version)
-		if err != nil || written >= highest || highest-written > maxVersions {
+		if err != nil || written > highest || highest-written > maxVersions {
 			return err
 		}
 		version, frozen = written, again(frozen)
