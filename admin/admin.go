@@ -41,6 +41,9 @@ type Config struct {
 	Allow []Rule
 	// Audit records what was asked and refused; nil where the process keeps no log.
 	Audit Recorder
+	// AuditOptional lets orders be carried out, as tokens are signed, while the
+	// audit log cannot be written (audit.required: false).
+	AuditOptional bool
 	// Metrics is required; New adds to it what follows from snapshots.
 	Metrics *Metrics
 	// Logger is required.

@@ -12,6 +12,7 @@ func eventCounters(counter func(name, help string, labels ...string) *prometheus
 	return map[keyring.EventKind]*prometheus.CounterVec{
 		keyring.KeyRevoked:         counter("keyturn_revocations_total", "Keys that this process revoked; an adopted key has no ring.", "issuer", "ring"),
 		keyring.KeyForced:          counter("keyturn_forced_activations_total", "Keys that an operator let sign before every consumer knew them.", "issuer", "ring"),
+		keyring.KeyDamaged:         counter("keyturn_damaged_keys_total", "Keys that this process replaced since their private halves were missing or wrong.", "issuer", "ring"),
 		keyring.KeyReinstated:      counter("keyturn_reinstatements_total", "Retired keys that sign again, by a rollback or after a revocation.", "issuer", "ring"),
 		keyring.ConfirmationVoided: counter("keyturn_confirmations_voided_total", "Standby keys that a target showed once and then did not.", "issuer", "target"),
 		keyring.ManifestFrozen:     counter("keyturn_manifest_freezes_total", "Times that this process froze the manifest, since it was not the one that it had seen.", "issuer"),
@@ -47,7 +48,7 @@ func (m *Metrics) expect(issuer string, s *keyring.Snapshot) {
 	}
 	for _, r := range s.Config.Rings {
 		m.rotations.WithLabelValues(issuer, r.Name)
-		for _, kind := range []keyring.EventKind{keyring.KeyRevoked, keyring.KeyForced, keyring.KeyReinstated} {
+		for _, kind := range []keyring.EventKind{keyring.KeyRevoked, keyring.KeyForced, keyring.KeyDamaged, keyring.KeyReinstated} {
 			m.events[kind].WithLabelValues(issuer, r.Name)
 		}
 	}

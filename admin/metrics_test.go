@@ -43,7 +43,7 @@ func eventful(f *fixture) {
 	m.Signed("orders", "ES256", "ok", 300*time.Microsecond)
 	m.Signed("orders", "ES256", "ok", 300*time.Microsecond)
 	m.Signed("orders", "", "ttl_too_long", 50*time.Microsecond)
-	for _, kind := range []keyring.EventKind{keyring.KeyActivated, keyring.KeyRevoked, keyring.KeyForced, keyring.KeyReinstated, keyring.LeaseRenewed} {
+	for _, kind := range []keyring.EventKind{keyring.KeyActivated, keyring.KeyRevoked, keyring.KeyForced, keyring.KeyDamaged, keyring.KeyReinstated, keyring.LeaseRenewed} {
 		m.Event("main", keyring.Event{Kind: kind, Ring: "web", Kid: "k"})
 	}
 	m.Event("main", keyring.Event{Kind: keyring.ConfirmationVoided, Ring: "web", Kid: "k", Target: "slow"})
@@ -75,6 +75,7 @@ func TestMetrics(t *testing.T) {
 			`keyturn_conflicts_total{issuer="main"} 1`,
 			`keyturn_damaged_halves{issuer="main",ring="old"} 0`,
 			`keyturn_damaged_halves{issuer="main",ring="web"} 0`,
+			`keyturn_damaged_keys_total{issuer="main",ring="web"} 1`,
 			`keyturn_forced_activations_total{issuer="main",ring="web"} 1`,
 			`keyturn_key_activated_timestamp_seconds{issuer="main",ring="web"} 9.466812e+08`,
 			`keyturn_keys{issuer="main",ring="old",state="active"} 0`,

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/audit"
@@ -32,6 +33,9 @@ type order struct {
 	refuse func(error) *api.Problem
 }
 
+// orderTimeout is longer than the rotator lets one step take.
+const orderTimeout = 90 * time.Second
+
 // carryOut does what an operator asks. The audit log holds that it was asked
 // before it is done; a crash in between leaves that record without an outcome,
 // which the manifest then tells. A dry run changes nothing and is not recorded.
@@ -39,15 +43,21 @@ func (a *Admin) carryOut(w http.ResponseWriter, r *http.Request, o order) {
 	if !o.dryRun {
 		rec := o.rec
 		rec.Event, rec.Decision = o.asked, audit.Allow
-		if err := a.record(r, rec); err != nil {
+		err := a.record(r, rec)
+		if err != nil {
 			a.cfg.Logger.Error("audit log", "event", o.asked, "error", err)
+		}
+		if err != nil && !a.cfg.AuditOptional {
 			api.NewProblem(api.Unavailable, "nothing was done, since the audit log cannot be written: "+err.Error()).WriteTo(w)
 			return
 		}
 	}
 	rec := named(r, o.rec)
 	rec.Event = o.event
-	answer, changed, err := o.do(r.Context(), &rec)
+	// Who hangs up has asked all the same, and the record must tell what came of it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), orderTimeout)
+	defer cancel()
+	answer, changed, err := o.do(ctx, &rec)
 	switch {
 	case err != nil && o.dryRun:
 		o.refuse(err).WriteTo(w)

@@ -348,8 +348,11 @@ func TestOrderWhenTheCallerHangsUp(t *testing.T) {
 	f := newFixture(t, func(c *Config) {
 		c.Command = func(ctx context.Context, _ keyring.Command, _ bool) (*keyring.Snapshot, *keyring.Snapshot, error) {
 			hangUp()
-			<-ctx.Done()
-			return nil, nil, ctx.Err()
+			if err := ctx.Err(); err != nil {
+				t.Errorf("the order ends with the request: %v", err)
+			}
+			s := snapshot(time.Now())
+			return s, s, nil
 		}
 	})
 	inner := f.AdminHandler()
@@ -360,7 +363,28 @@ func TestOrderWhenTheCallerHangsUp(t *testing.T) {
 	for _, r := range f.audit.records {
 		got = append(got, fmt.Sprint(r.Event, " ", r.Decision, " ", r.Code))
 	}
-	if diff := cmp.Diff([]string{"rotate_asked allow ", "rotate deny unavailable"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"rotate_asked allow ", "rotate allow "}, got); diff != "" {
 		t.Errorf("audit (-want +got):\n%s", diff)
+	}
+}
+
+// TestOrderWithAnOptionalAuditLog is carried out while the log is broken, as
+// tokens are signed.
+func TestOrderWithAnOptionalAuditLog(t *testing.T) {
+	for _, optional := range []bool{false, true} {
+		called := 0
+		f := newFixture(t, func(c *Config) {
+			c.AuditOptional = optional
+			c.Command = func(context.Context, keyring.Command, bool) (*keyring.Snapshot, *keyring.Snapshot, error) {
+				called++
+				s := snapshot(time.Now())
+				return s, s, nil
+			}
+		})
+		f.audit.failAt = 1
+		f.admin(root(), "POST", "/v1/rings/web/revoke", `{"reason":"drill"}`)
+		if (called == 1) != optional {
+			t.Errorf("optional %v: %d calls", optional, called)
+		}
 	}
 }

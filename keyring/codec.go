@@ -65,9 +65,15 @@ func Decode(doc []byte) (*Snapshot, error) {
 	return s, nil
 }
 
+// maxGeneration leaves room for those that follow: a write a nanosecond for a century.
+const maxGeneration = 1 << 62
+
 // check reports what no keyturn would have written.
 func (s *Snapshot) check() error {
 	var errs []error
+	if s.Generation > maxGeneration || (s.Frozen != nil && s.Frozen.Generation > maxGeneration) {
+		errs = append(errs, errors.New("a generation that no keyturn can have reached"))
+	}
 	if s.Schema < 1 || s.Lineage == "" || s.Generation == 0 || s.Config.Name == "" {
 		errs = append(errs, errors.New("schema, lineage, generation or issuer is missing"))
 	}

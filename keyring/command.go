@@ -80,6 +80,8 @@ func (p *planner) rollBack(c Command) error {
 		return nil
 	case k.Activated.IsZero():
 		return fmt.Errorf("key %s: %w: it was dropped before it ever signed, and is being withdrawn; rotate without --to", c.To, ErrClosed)
+	case !p.known(k) && !c.Force:
+		return &NotSafeYetError{Ring: c.Rotate, SafeAt: p.next.SafeAt(k, p.in.Now), Waiting: p.next.WaitingFor(k)}
 	case slices.Contains(p.in.Damaged, c.To):
 		return fmt.Errorf("key %s: its private half is missing or damaged: %w", c.To, ErrNoKey)
 	}
@@ -173,7 +175,7 @@ func (p *planner) succeed(r Ring) {
 	var last *Key
 	for i := range p.next.Keys {
 		k := &p.next.Keys[i]
-		usable := k.Ring == r.Name && !k.Activated.IsZero() && k.State(p.in.Now) == Retired && !slices.Contains(p.in.Damaged, k.JWK.Kid)
+		usable := k.Ring == r.Name && !k.Activated.IsZero() && k.State(p.in.Now) == Retired && p.known(k) && !slices.Contains(p.in.Damaged, k.JWK.Kid)
 		if usable && (last == nil || k.Retired.After(last.Retired)) {
 			last = k
 		}
@@ -182,6 +184,10 @@ func (p *planner) succeed(r Ring) {
 		p.reinstate(last, r)
 	}
 }
+
+// known reports a key that every consumer knows: not one that was forced and
+// whose lead has not passed.
+func (p *planner) known(k *Key) bool { return k.Forced.IsZero() || p.proven(k) }
 
 // vacated reports whether this plan revokes the active key of a ring.
 func (p *planner) vacated(ring string) bool {

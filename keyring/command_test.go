@@ -297,7 +297,7 @@ func TestDamaged(t *testing.T) {
 		t.Error("force promotes a key that cannot sign")
 	}
 	out := l.plan(damaged)
-	if !contains(kinds(out), KeyRetired) || contains(kinds(out), KeyActivated) || len(out.Create) != 1 {
+	if !contains(kinds(out), KeyDamaged) || contains(kinds(out), KeyActivated) || len(out.Create) != 1 {
 		t.Fatalf("events %v, creates %v", out.Events, out.Create)
 	}
 	l.turn(damaged)
@@ -311,7 +311,7 @@ func TestDamaged(t *testing.T) {
 	active := l.s.Active("web").JWK.Kid
 	next := l.s.Standby("web").JWK.Kid
 	out = l.commit(func(in *Input) { in.Damaged = []string{active} })
-	if l.s.Active("web").JWK.Kid != next || !contains(kinds(out), KeyActivated) {
+	if l.s.Active("web").JWK.Kid != next || !contains(kinds(out), KeyActivated) || !contains(kinds(out), KeyDamaged) {
 		t.Errorf("the damaged active key is not replaced: %v", out.Events)
 	}
 	if !cmp.Equal(codes(out), []string{"half_damaged"}) {

@@ -72,6 +72,10 @@ func (e *LowerMarkError) Error() string {
 	if e.Own.Lineage == "" {
 		return "this replica has no mark: run keyturn accept on one that has seen the manifest before; where none has, restore the manifest from a backup"
 	}
+	if e.Own.Lineage != e.Highest.Lineage {
+		return fmt.Sprintf("this replica has seen generation %d of lineage %s, and another one, or the store, generation %d of lineage %s: one of them has a wrong state_dir or a wrong store; find out which lineage published sets show (header Keyturn-Lineage, side files), and run keyturn accept --force on a replica of that one only, for it destroys all private halves that its manifest does not name",
+			e.Own.Generation, e.Own.Lineage, e.Highest.Generation, e.Highest.Lineage)
+	}
 	return fmt.Sprintf("this replica has seen generation %d of lineage %s, and another one generation %d of %s: run keyturn accept there; --force gives up what was written since",
 		e.Own.Generation, e.Own.Lineage, e.Highest.Generation, e.Highest.Lineage)
 }
@@ -98,8 +102,11 @@ func Accept(known, stored *Snapshot, halves map[string][]string, force bool, wri
 	now = now.UTC().Truncate(time.Millisecond)
 	a := Acceptance{Next: known.Clone()}
 	n := a.Next
+	if stored != nil && stored.Lineage == n.Lineage {
+		n.inherit(stored)
+	}
 	for i := range n.Keys {
-		a.settle(&n.Keys[i], known.Lease, slices.Contains(halves[n.Keys[i].Custody], n.Keys[i].JWK.Kid), now)
+		a.settle(&n.Keys[i], n.Lease, slices.Contains(halves[n.Keys[i].Custody], n.Keys[i].JWK.Kid), now)
 	}
 	for _, kids := range halves {
 		for _, kid := range kids {
@@ -133,8 +140,10 @@ func acceptable(known, stored *Snapshot, force bool) error {
 		return nil
 	case stored.Frozen == nil && stored.Lineage == known.Lineage && stored.Generation == known.Generation && stored.WriteID == known.WriteID:
 		return ErrNotFrozen
-	case stored.Frozen == nil && stored.Lineage == known.Lineage && stored.Generation > known.Generation && !force:
-		return ErrNotFrozen
+	case stored.Frozen == nil && stored.Lineage == known.Lineage && stored.Generation > known.Generation:
+		return ErrNotFrozen // this replica is behind, and reads it at its next tick: nothing is mended by force
+	case stored.Lineage != known.Lineage && !force:
+		return &LowerMarkError{own, Mark{stored.Lineage, stored.Generation, stored.StoreVersion}}
 	case stored.Frozen != nil && own.below(stored.Frozen) && !force:
 		f := stored.Frozen
 		return &LowerMarkError{own, Mark{f.Lineage, f.Generation, f.StoreVersion}}
@@ -162,5 +171,35 @@ func (a *Acceptance) settle(k *Key, lease time.Time, exists bool, now time.Time)
 	case k.isStandby():
 		k.Retired, k.SignUntil = now, now
 		a.Dropped = append(a.Dropped, kid)
+	}
+}
+
+// inherit takes over from another manifest of the lineage what stays true
+// whichever of the two holds: that a key was revoked, and until when a replica
+// may have been allowed to sign.
+func (s *Snapshot) inherit(from *Snapshot) {
+	s.Lease = latest(s.Lease, from.Lease)
+	for i := range s.Keys {
+		k, o := &s.Keys[i], from.Key(s.Keys[i].JWK.Kid)
+		if o == nil {
+			continue
+		}
+		if k.Closed.IsZero() && !k.isActive() && !k.isStandby() { // what is closed stays closed, and is withdrawn in its time
+			k.SignUntil = latest(k.SignUntil, from.SignUntil(o))
+		}
+		if k.Revoked.IsZero() && !o.Revoked.IsZero() {
+			k.SignUntil = latest(latest(k.SignUntil, o.SignUntil), s.SignUntil(k))
+			k.Revoked = o.Revoked
+			if k.Closed.IsZero() {
+				k.Closed = o.Closed
+			}
+		}
+	}
+	for i := range s.Adopted {
+		for _, o := range from.Adopted {
+			if o.JWK.Kid == s.Adopted[i].JWK.Kid && s.Adopted[i].Revoked.IsZero() {
+				s.Adopted[i].Revoked = o.Revoked
+			}
+		}
 	}
 }

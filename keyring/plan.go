@@ -105,7 +105,10 @@ const (
 	KeyReinstated EventKind = "key_reinstated"
 	KeyRevoked    EventKind = "key_revoked"
 	// KeyForced: an operator let a standby sign that was not proven.
-	KeyForced  EventKind = "key_forced"
+	KeyForced EventKind = "key_forced"
+	// KeyDamaged: a key is replaced since its private half is missing or wrong.
+	// The alarm ends with the key, soon; this stays in the log.
+	KeyDamaged EventKind = "key_damaged"
 	KeyAdopted EventKind = "key_adopted"
 	// ManifestFrozen and ManifestAccepted are written by Freeze and Accept.
 	ManifestFrozen   EventKind = "manifest_frozen"
@@ -371,7 +374,7 @@ func (p *planner) history(k *Key) bool {
 	case k.Destroyed.IsZero():
 		return false
 	case !k.Revoked.IsZero():
-		return p.in.Now.After(k.SignUntil.Add(time.Duration(k.Tail))) && p.in.Now.After(k.Revoked.Add(p.next.Lead(p.in.Now)))
+		return false // its kid must not come back, not even as an adopted key
 	}
 	return k.State(p.in.Now) == Withdrawn
 }

@@ -46,6 +46,9 @@ func (p *planner) adopt(file Config) {
 		default: // raised before anybody signs longer, never lowered
 			k.MaxTTL, k.Tail = max(k.MaxTTL, r.MaxTokenTTL), max(k.Tail, tail)
 		}
+		if file.adopts() && k.Activated.IsZero() {
+			k.Founding = false // consumers have copies of the foreign set, whatever a later revision says
+		}
 		for name := range k.Confirmed {
 			if !sameDuty(force, file, name) {
 				delete(k.Confirmed, name)

@@ -92,6 +92,7 @@ func (p *planner) dropStandbys(r Ring) {
 	for _, k := range p.next.standbys(r.Name) {
 		if slices.Contains(p.in.Damaged, k.JWK.Kid) {
 			p.retire(k, p.in.Now) // it never signed, and never can
+			p.event(KeyDamaged, r.Name, k.JWK.Kid, "")
 		}
 	}
 	standbys := p.next.standbys(r.Name)
@@ -139,6 +140,9 @@ func (p *planner) rotate() {
 			// Until the lease that is stored now a replica that has not heard
 			// of this write may sign with it.
 			p.retire(active, p.base.Lease)
+			if slices.Contains(p.in.Damaged, active.JWK.Kid) {
+				p.event(KeyDamaged, r.Name, active.JWK.Kid, "")
+			}
 		}
 		if !p.proven(next) {
 			next.Forced = p.in.Now
@@ -225,7 +229,7 @@ func (p *planner) adopted() {
 		}
 	}
 	p.next.Adopted = slices.DeleteFunc(p.next.Adopted, func(a Adopted) bool {
-		over := !p.in.Now.Before(a.Until.Add(p.next.Lead(p.in.Now)))
+		over := a.Revoked.IsZero() && !p.in.Now.Before(a.Until.Add(p.next.Lead(p.in.Now)))
 		if over {
 			p.event(KeyForgotten, "", a.JWK.Kid, "")
 		}

@@ -36,6 +36,10 @@ func (v *visit) takeOver() bool {
 		v.fail(CodePublishRefused, v.required, v.refusal("its keys would vanish for consumers that need them; take them over with adopt_until"))
 		return false
 	}
+	if v.last != nil { // a set is taken over once; who changes the side file of ours does not get his keys into it
+		v.fail(CodePublishRefused, v.required, v.refusal("it was this issuer's a moment ago, and is not taken over again"))
+		return false
+	}
 	keys, err := v.foreignKeys()
 	if err != nil {
 		v.fail(CodePublishRefused, v.required, fmt.Errorf("%s cannot be taken over: %w", v.path, err))

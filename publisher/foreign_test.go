@@ -1,7 +1,9 @@
 package publisher_test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -325,6 +327,31 @@ func TestPublished(t *testing.T) {
 		must(t, os.RemoveAll(dir))
 		if m, _, err := look(); err != nil || m != (keyring.Mark{}) {
 			t.Errorf("no directory: %+v, %v", m, err)
+		}
+	})
+}
+
+// TestForeignSetIsTakenOverOnce: who may write the publish directory of one host
+// does not get keys into every set by a side file of his own.
+func TestForeignSetIsTakenOverOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "jwks.json")
+		theirs, ours, evil := newKey(t, keyring.ES256), newKey(t, keyring.ES256), newKey(t, keyring.ES256)
+		evil.Kid = "evil"
+		write(t, path, foreignSet(t, members(t, theirs, nil)))
+		until := time.Now().Add(24 * time.Hour)
+		h := startFile(t, path)
+		h.accept(adopting(2, until, ours, theirs))
+		rest(2 * interval)
+		wantSet(t, path, ours, theirs)
+		h.wantCodes(t) // taken over, all is well
+		// Whoever may write the directory on this one host, the daemon running:
+		set := foreignSet(t, members(t, evil, nil))
+		write(t, path, set)
+		write(t, path+".keyturn", fmt.Sprintf(`{"format":1,"issuer":"main","lineage":"x","sets":[{"generation":1,"serve_until":"2999-12-31T23:59:59Z","sha256":"%x"}]}`, sha256.Sum256([]byte(set))))
+		rest(2 * interval)
+		if got := h.Foreign("main")["file"]; len(got) > 0 {
+			t.Errorf("told to the manifest for adoption after the take-over: %v", got[0].Kid)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/keyturn/keyturn/keyring"
@@ -53,21 +54,30 @@ func (r *Rotator) Accept(ctx context.Context, issuer string, dryRun, force bool)
 	return a.acceptance, a.err
 }
 
-// find is the loop of the issuer that a command is about.
+// find is the loop of the issuer that a command is about. Two issuers may have
+// adopted one key: then it is the first, by name, that has not revoked it yet,
+// so that the order, given again, reaches the next.
 func (r *Rotator) find(cmd keyring.Command) (*loop, error) {
 	ring := cmd.Rotate
 	if ring == "" {
 		ring = cmd.RevokeRing
 	}
-	for _, l := range r.loops {
+	var done *loop
+	for _, name := range slices.Sorted(maps.Keys(r.loops)) {
+		l := r.loops[name]
 		switch {
 		case ring != "" && l.hasRing(ring):
 			return l, nil
-		case ring == "" && slices.ContainsFunc(cmd.Revoke, l.hasKey):
+		case ring == "" && slices.ContainsFunc(cmd.Revoke, l.trustsKey):
 			return l, nil // which refuses those of others
+		case ring == "" && done == nil && slices.ContainsFunc(cmd.Revoke, l.hasKey):
+			done = l
 		}
 	}
-	if ring != "" {
+	switch {
+	case done != nil:
+		return done, nil
+	case ring != "":
 		return nil, fmt.Errorf("ring %q: %w", ring, keyring.ErrUnknownRing)
 	}
 	return nil, fmt.Errorf("%q: %w", cmd.Revoke, keyring.ErrUnknownKey)
@@ -118,6 +128,8 @@ func (l *loop) do(ctx context.Context, c command) answer {
 	c.answer = reply
 	select {
 	case l.commands <- c:
+	case <-l.ended:
+		return answer{err: keyring.ErrUnavailable}
 	case <-ctx.Done():
 		return answer{err: keyring.ErrUnavailable}
 	}
@@ -182,6 +194,14 @@ func (c *command) answerSaved(s *keyring.Snapshot, out keyring.Outcome) {
 		return
 	}
 	c.reply(answer{result: Result{c.before, out.Next}})
+}
+
+// settle ends a command of several writes where another replica has brought
+// about meanwhile what was left to do.
+func (c *command) settle(s *keyring.Snapshot) {
+	if c.open() && c.committed != nil && s != nil && vacant(c.before, s) == "" {
+		c.reply(answer{result: Result{c.before, s}})
+	}
 }
 
 // vacant is a ring that has lost its active key to a revocation and has none yet.

@@ -26,8 +26,11 @@ func (l *loop) freeze(ctx context.Context, stored *keyring.Snapshot, version int
 	}
 	next := keyring.Freeze(stored, l.mark.snapshot, mark, l.file.Name, why.Error()+"; on the replica that has seen most, keyturn accept puts its manifest back", rand.Text(), l.guard.now().Wall)
 	highest := mark.StoreVersion
-	if stored != nil && stored.Frozen != nil {
+	if stored != nil && stored.Frozen != nil && stored.Frozen.Lineage == stored.Lineage {
 		highest = max(highest, stored.Frozen.StoreVersion)
+	}
+	if stored != nil && stored.Lineage != mark.Lineage { // the versions of another store mean nothing here
+		highest = 0
 	}
 	switch {
 	case next == nil && version > highest:

@@ -34,6 +34,7 @@ type loop struct {
 	commands  chan command
 	wake      chan struct{}
 	retry     chan struct{}
+	ended     chan struct{} // closed when run has returned
 	guard     *guard
 
 	// Of the loop's goroutine alone.
@@ -65,7 +66,7 @@ func newLoop(cfg Config, file keyring.Config) (*loop, error) {
 	}
 	return &loop{
 		cfg: cfg, file: file, log: cfg.Logger.With("issuer", file.Name), schedules: schedules{}, mark: m,
-		commands: make(chan command), wake: make(chan struct{}, 1), retry: make(chan struct{}, 1), orphans: orphans{},
+		commands: make(chan command), wake: make(chan struct{}, 1), retry: make(chan struct{}, 1), ended: make(chan struct{}), orphans: orphans{},
 		guard: newGuard(cfg.Now, cfg.StoreClock), jitter: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		sleep: sleep,
 	}, nil
@@ -91,6 +92,7 @@ func (l *loop) wakeUp() {
 // run ticks until ctx ends: at the next deadline, at the sync interval,
 // whichever is first, so that a suspended machine or a stepped clock is noticed.
 func (l *loop) run(ctx context.Context) {
+	defer close(l.ended)
 	l.recall()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -219,6 +221,19 @@ func (l *loop) hasRing(name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.snapshot != nil && slices.ContainsFunc(l.snapshot.Keys, func(k keyring.Key) bool { return k.Ring == name })
+}
+
+// trustsKey reports a key that is not revoked.
+func (l *loop) trustsKey(kid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.snapshot == nil {
+		return false
+	}
+	if k := l.snapshot.Key(kid); k != nil {
+		return k.Revoked.IsZero()
+	}
+	return slices.ContainsFunc(l.snapshot.Adopted, func(a keyring.Adopted) bool { return a.JWK.Kid == kid && a.Revoked.IsZero() })
 }
 
 func (l *loop) hasKey(kid string) bool {

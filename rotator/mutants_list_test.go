@@ -54,7 +54,7 @@ func mutantsOfWrites() []mutant {
 			"				if _, v, err := l.cfg.Store.Load(ctx, l.file.Name); err == nil {\n					_ = l.save(ctx, out, v)\n				}\n" +
 				"				gone = nil\n				continue // drop everything"}}},
 		{"no read-back", "hurry,apart", []edit{{"keyring/plan.go",
-			"			case observed && holds && !known:\n", "			case !known:\n"}}},
+			"			case observed && holds && !known && p.isFresh(seen):\n", "			case !known:\n"}}},
 		{"unconditional publish", "", []edit{{"keyring/serve.go",
 			`	return h.Lineage == "" || (h.Lineage == s.Lineage && h.Generation <= s.Generation)` + "\n", "	return true\n"}}},
 		{"T from each replica's file", "revisions", []edit{{"keyring/plan.go",

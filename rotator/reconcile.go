@@ -45,6 +45,7 @@ func (l *loop) reconcile(ctx context.Context, cmd *command) (keyring.Outcome, er
 		if !l.cfg.Advance {
 			return l.readOnly(s), l.waitForFounder(s)
 		}
+		cmd.settle(s)
 		in := l.input(ctx, s, gone, cmd)
 		if cmd.answerPlanned(s, in) {
 			in.Command = keyring.Command{} // a dry run or a refusal: the rest of the plan goes on
@@ -299,8 +300,11 @@ func (l *loop) save(ctx context.Context, out keyring.Outcome, version int) error
 // is not would be news.
 func (l *loop) logEvent(ctx context.Context, generation uint64, e keyring.Event) {
 	level := slog.LevelInfo
-	if e.Kind == keyring.LeaseRenewed {
+	switch e.Kind {
+	case keyring.LeaseRenewed:
 		level = slog.LevelDebug
+	case keyring.KeyDamaged: // somebody took or wrote what is the custody's alone
+		level = slog.LevelError
 	}
 	attrs := []slog.Attr{slog.Uint64("generation", generation)}
 	for _, a := range []slog.Attr{slog.String("ring", e.Ring), slog.String("kid", e.Kid), slog.String("target", e.Target)} {

@@ -2,6 +2,7 @@ package vaultsession
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -17,15 +18,19 @@ type alone struct {
 	why   string
 }
 
-// note keeps what an answer asks for. A week would outlast every lease, so it
-// is cut as the pauses between logins are.
+// aloneAtMost is shorter than any lease: renewals, revocations and the
+// destruction of revoked halves wait with all the others.
+const aloneAtMost = 30 * time.Second
+
+// note keeps what an answer of a Vault that is overloaded, sealed or has a
+// quota asks for. Other answers are about one request.
 func (a *alone) note(fault *Error, now time.Time) {
-	if fault.retryAfter <= 0 {
+	if fault.retryAfter <= 0 || (fault.Status != http.StatusTooManyRequests && fault.Status != http.StatusServiceUnavailable) {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if until := now.Add(min(fault.retryAfter, tryAtMost)); until.After(a.until) {
+	if until := now.Add(min(fault.retryAfter, aloneAtMost)); until.After(a.until) {
 		a.until, a.why = until, fault.Error()
 	}
 }

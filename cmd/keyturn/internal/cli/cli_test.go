@@ -214,7 +214,7 @@ func sample() api.Issuers {
 		},
 		Issuers: []api.Issuer{{
 			Name: "main", URL: "https://tokens.example.com", Generation: 41, Revision: 2, Lease: in(20 * time.Hour), ReadAt: ago(4 * time.Second),
-			Timing: api.Timing{ClockSkewSeconds: 10, LeadSeconds: 910},
+			Timing:  api.Timing{ClockSkewSeconds: 10, LeadSeconds: 910},
 			Adopted: []api.AdoptedKey{{Kid: "foreign", Algorithm: "RS256", Until: in(48 * time.Hour)}, {Kid: "foreign-leaked", Algorithm: "RS256", Until: in(48 * time.Hour), RevokedAt: ago(time.Minute)}},
 			Targets: []api.Target{
 				{Name: "file", Kind: "file", Location: "/srv/jwks.json", Required: true, Generation: 41, ReadBackAt: ago(2 * time.Second)},

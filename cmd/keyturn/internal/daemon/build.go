@@ -213,7 +213,7 @@ func (d *daemon) makeAdmin() (err error) {
 	cfg := d.options.Config
 	c := admin.Config{
 		Replica: api.Replica{Version: d.options.Version, Roles: roleNames(cfg), StartedAt: time.Now().UTC()},
-		Allow:   adminRules(cfg), Audit: d.recorder(), Metrics: d.metrics, Logger: d.log,
+		Allow:   adminRules(cfg), Audit: d.recorder(), AuditOptional: !cfg.Audit.Required, Metrics: d.metrics, Logger: d.log,
 		Next: d.rotator.NextRun, Targets: d.targetStatus, VaultExpiry: d.custody.expiry, Alive: d.rotator.Alive,
 		ReadAt: func(issuer string) time.Time { return d.rotator.Status(issuer).ReadAt },
 		Alarms: d.alarms,
