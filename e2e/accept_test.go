@@ -120,13 +120,14 @@ func TestAcceptMends(t *testing.T) {
 			old, _ := s.raw(version - 2)
 			s.put(func(string) string { return old })
 		}},
-		{"of another lineage", func() {
-			m, _ := s.manifest("main", 0)
-			s.put(func(doc string) string { return strings.ReplaceAll(doc, m.Lineage, "AAAAAAAAAAAAAAAAAAAAAAAAAA") })
-		}},
 	} {
 		s.freezesAndMends(d, fault.name, fault.do)
 	}
+	// Two lineages: whoever accepts destroys the halves of the other.
+	m, _ := s.manifest("main", 0)
+	s.freezesAndMends(d, "of another lineage", func() {
+		s.put(func(doc string) string { return strings.ReplaceAll(doc, m.Lineage, "AAAAAAAAAAAAAAAAAAAAAAAAAA") })
+	}, "--force")
 	asked := ordersIn(t, s.site)
 	for _, want := range []string{"accept_asked allow force=<nil> corrupt", "accept allow force=<nil> corrupt"} {
 		if !slices.Contains(asked, want) {
@@ -138,8 +139,9 @@ func TestAcceptMends(t *testing.T) {
 	}
 }
 
-// freezesAndMends does something to the manifest, and mends it.
-func (s *vaultSite) freezesAndMends(d *daemon, name string, do func()) {
+// freezesAndMends does something to the manifest, and mends it; with force,
+// where nothing less will do.
+func (s *vaultSite) freezesAndMends(d *daemon, name string, do func(), force ...string) {
 	s.t.Helper()
 	before, kid := d.issuer(), d.mustToken("web").Kid
 	start := time.Now()
@@ -150,11 +152,16 @@ func (s *vaultSite) freezesAndMends(d *daemon, name string, do func()) {
 	if !strings.Contains(frozen, `"frozen"`) {
 		s.t.Errorf("%s: what is stored is not frozen", name)
 	}
-	wants(s.t, d.ok("accept", "main", "--dry-run"), "would be in force", "no keys would be changed")
+	if force != nil {
+		p := d.refuses("/v1/issuers/main/accept", api.AcceptRequest{}, api.MarkTooLow)
+		wants(s.t, p.Detail, "a wrong state_dir or a wrong store")
+	}
+	accept := append([]string{"accept", "main"}, force...)
+	wants(s.t, d.ok(append(accept, "--dry-run")...), "would be in force", "no keys would be changed")
 	if now, _ := s.raw(0); now != frozen {
 		s.t.Errorf("%s: a dry run wrote", name)
 	}
-	d.ok("accept", "main", "--yes", "--reason", name)
+	d.ok(append(accept, "--yes", "--reason", name)...)
 	d.mended(kid)
 	after := d.issuer()
 	if after.Lineage != before.Lineage || after.Generation <= before.Generation {

@@ -270,7 +270,7 @@ func TestOther(t *testing.T) {
 		{[]string{"--help"}, 0, "keeps their private halves in Vault"},
 		{nil, 0, "Usage:"},
 		{[]string{"rotat"}, 64, `there is no command "rotat": is it rotate?`},
-		{[]string{"revoke", "kid"}, 64, `there is no command "revoke"`},
+		{[]string{"revok", "kid"}, 64, `there is no command "revok": is it revoke?`},
 		{[]string{"config", "chekc"}, 64, "is it check?"},
 		{[]string{"version", "more"}, 64, "more"},
 		{[]string{"sign", "--color"}, 64, "keyturn sign --help tells more"},

@@ -106,6 +106,9 @@ func TestStopUnderLoad(t *testing.T) {
 	})
 }
 
+// stopWithin is the five seconds of the drain, and what a busy machine adds.
+const stopWithin = 8 * time.Second
+
 func (s *site) stopsUnderLoad() {
 	t := s.t
 	t.Helper()
@@ -141,7 +144,7 @@ func (s *site) stopsUnderLoad() {
 		t.Fatal("it has not ended within 10 s of SIGTERM")
 	}
 	d.cmd = nil
-	if took := time.Since(began); err != nil || took > 5*time.Second {
+	if took := time.Since(began); err != nil || took > stopWithin {
 		t.Errorf("after SIGTERM: %v, within %s", err, took)
 	}
 	ones.wg.Wait()
@@ -246,7 +249,7 @@ func TestStopsAtOnce(t *testing.T) {
 		select {
 		case err := <-d.exited:
 			d.cmd = nil
-			if took := time.Since(began); err != nil || took > 5*time.Second {
+			if took := time.Since(began); err != nil || took > stopWithin {
 				t.Errorf("%v at the start: %v, within %s", sig, err, took)
 			}
 		case <-time.After(10 * time.Second):
