@@ -150,6 +150,8 @@ func refusal(name string, err error) *api.Problem {
 		return api.NewProblem(api.KeyMissing, err.Error())
 	case errors.Is(err, keyring.ErrNotFrozen):
 		return api.NewProblem(api.NotFrozen, err.Error())
+	case errors.Is(err, keyring.ErrNothingDone):
+		return api.NewProblem(api.Unavailable, err.Error())
 	case errors.Is(err, keyring.ErrConflict):
 		return api.NewProblem(api.Unavailable, "another replica changed the manifest at the same time; look at GET /v1/issuers and ask again")
 	}

@@ -9,7 +9,8 @@ import (
 )
 
 // Command is what an operator asks of an issuer, beside its schedules. The zero
-// Command asks for nothing. A command is carried out once: Done tells when.
+// Command asks for nothing. Outcome.Next shows it carried out, Outcome.Refused
+// says why it is not.
 type Command struct {
 	// Rotate is the ring to rotate now; To names the key that is to sign, a
 	// retired one that is not closed (a rollback) or the standby.
@@ -36,7 +37,9 @@ var (
 	ErrClosed = errors.New("the key is closed and never signs again")
 )
 
-// command carries out what an operator asked for. What it refuses changes nothing.
+// command carries out what an operator asked for. What it refuses changes
+// nothing. A plain rotation is only checked here: rotate does it, with those that
+// are due.
 func (p *planner) command() {
 	c := p.in.Command
 	switch {
@@ -81,12 +84,16 @@ func (p *planner) rollBack(c Command) error {
 	case k.Activated.IsZero():
 		return fmt.Errorf("key %s: %w: it was dropped before it ever signed, and is being withdrawn; rotate without --to", c.To, ErrClosed)
 	case !p.known(k) && !c.Force:
-		return &NotSafeYetError{Ring: c.Rotate, SafeAt: p.next.SafeAt(k, p.in.Now), Waiting: p.next.WaitingFor(k)}
+		return &NotSafeYetError{Ring: c.Rotate, Kid: c.To, SafeAt: p.next.SafeAt(k, p.in.Now), Waiting: p.next.WaitingFor(k)}
 	case slices.Contains(p.in.Damaged, c.To):
 		return fmt.Errorf("key %s: its private half is missing or damaged: %w", c.To, ErrNoKey)
 	}
 	if active := p.next.Active(c.Rotate); active != nil {
-		p.retire(active, p.base.Lease)
+		p.retire(active, p.base.Lease) // the stored one: this plan's is not known to anybody yet
+	}
+	if !p.known(k) {
+		k.Forced = p.in.Now
+		p.event(KeyForced, k.Ring, k.JWK.Kid, "")
 	}
 	p.reinstate(k, ring)
 	return nil

@@ -26,6 +26,8 @@ var (
 	ErrDenied = errors.New("permission denied by the store")
 	// ErrSchema: the manifest was written by a newer keyturn: read, never write.
 	ErrSchema = errors.New("manifest of a newer schema")
+	// ErrNothingDone: an order was not carried out, and nothing of it was written.
+	ErrNothingDone = errors.New("nothing was done")
 	// ErrCorrupt: the manifest cannot be read.
 	ErrCorrupt = errors.New("corrupt manifest")
 )
@@ -33,6 +35,8 @@ var (
 // NotSafeYetError refuses a rotation that would break the promise.
 type NotSafeYetError struct {
 	Ring string
+	// Kid is the key that was asked for, where that is not the standby.
+	Kid string
 	// SafeAt is when the standby will be safe; zero while a target is behind.
 	SafeAt time.Time
 	// Waiting names the required targets that have not been read back with it.
@@ -46,7 +50,11 @@ func (e *NotSafeYetError) Error() string {
 	case e.SafeAt.IsZero():
 		return fmt.Sprintf("ring %q has no standby key yet", e.Ring)
 	}
-	return fmt.Sprintf("ring %q: consumers may not know the standby key before %s", e.Ring, atLatest(e.SafeAt))
+	key := "the standby key"
+	if e.Kid != "" {
+		key = "key " + e.Kid
+	}
+	return fmt.Sprintf("ring %q: consumers may not know %s before %s", e.Ring, key, atLatest(e.SafeAt))
 }
 
 // atLatest tells a time from which on something is safe, in whole seconds: never

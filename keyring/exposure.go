@@ -45,7 +45,7 @@ type SuccessorKind string
 const (
 	ProvenStandby   SuccessorKind = "standby"
 	RetiredKey      SuccessorKind = "retired"  // consumers know its kid already
-	UnprovenStandby SuccessorKind = "unproven" // by force: some consumers refuse its tokens until SafeAt
+	UnprovenStandby SuccessorKind = "unproven" // by force, of a rollback too: some consumers refuse its tokens until SafeAt
 	NobodySigns     SuccessorKind = "none"     // until the standby is proven, at SafeAt if that is known
 )
 
@@ -136,13 +136,13 @@ func successor(before, after *Snapshot, ring string, now time.Time) (Successor, 
 		return out, true
 	}
 	out.Kid, out.Kind = is.JWK.Kid, ProvenStandby
-	old := before.Key(is.JWK.Kid)
+	old, safe := before.Key(is.JWK.Kid), after.SafeAt(is, now)
 	switch {
+	case !is.Forced.IsZero() && (safe.IsZero() || now.Before(safe)):
+		out.Kind = UnprovenStandby
+		out.SafeAt, out.Waiting = safe, after.WaitingFor(is)
 	case old != nil && !old.Activated.IsZero():
 		out.Kind = RetiredKey
-	case !is.Forced.IsZero():
-		out.Kind = UnprovenStandby
-		out.SafeAt, out.Waiting = after.SafeAt(is, now), after.WaitingFor(is)
 	}
 	return out, true
 }

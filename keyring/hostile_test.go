@@ -150,3 +150,19 @@ func TestGenerationsHaveAnEnd(t *testing.T) {
 		t.Error("it is read")
 	}
 }
+
+// TestForcedRollbackSaysWhatItBreaks: going back by force to a key that nobody
+// can know yet is as bad as taking an unproven standby.
+func TestForcedRollbackSaysWhatItBreaks(t *testing.T) {
+	l := rotated(t, false)
+	good := l.s.Active("web").JWK.Kid
+	l.commit(order(Command{Rotate: "web", Force: true}))
+	forced := l.s.Active("web").JWK.Kid
+	l.commit(order(Command{Rotate: "web", To: good}))
+	before := l.s
+	out := l.commit(order(Command{Rotate: "web", To: forced, Force: true}))
+	e := Exposed(before, l.s, l.now)
+	if !contains(kinds(out), KeyForced) || len(e.Successors) != 1 || e.Successors[0].Kind != UnprovenStandby || e.Successors[0].SafeAt.IsZero() {
+		t.Errorf("%v: %+v", out.Events, e.Successors)
+	}
+}

@@ -368,7 +368,7 @@ func (p *planner) forget() {
 }
 
 // history reports a key that nothing depends on any more. One that was revoked
-// stays for as long as a replica that is cut off may sign with it or serve it.
+// stays for ever.
 func (p *planner) history(k *Key) bool {
 	switch {
 	case k.Destroyed.IsZero():

@@ -29,6 +29,7 @@ const dateResolution = time.Second
 // at Early, leases and serving spans end at Late. While Doubt is true the later
 // one may be the wrong one: then what would be taken away for good is judged by
 // Boot, the wall clock as the boot clock continues it since it was last confirmed.
+// Where it never was, since the process has just started, Boot is Late.
 type Clock struct {
 	Early, Late, Boot time.Time
 	Doubt             bool

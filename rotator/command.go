@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/keyring"
 )
@@ -80,14 +81,15 @@ func (r *Rotator) find(cmd keyring.Command) (*loop, error) {
 	case ring != "":
 		return nil, fmt.Errorf("ring %q: %w", ring, keyring.ErrUnknownRing)
 	}
-	return nil, fmt.Errorf("%q: %w", cmd.Revoke, keyring.ErrUnknownKey)
+	return nil, fmt.Errorf("%s: %w; nothing was revoked", strings.Join(cmd.Revoke, ", "), keyring.ErrUnknownKey)
 }
 
-// command is what an operator asked for. A nil one is no command.
+// command is what an operator asked for. A nil one is no command. A revocation
+// that is to sign at once becomes a rotation by force when it is stored.
 type command struct {
 	cmd    keyring.Command
-	accept bool // keyturn accept, with force
-	force  bool
+	accept bool // keyturn accept
+	force  bool // of keyturn accept; a rotation has its own
 	dryRun bool
 	answer chan<- answer
 
@@ -156,7 +158,7 @@ func (c *command) answerPlanned(s *keyring.Snapshot, in keyring.Input) bool {
 	case out.Refused != nil:
 		c.fail(out.Refused)
 	case out.Halted: // nobody may plan on this manifest; the alarms say why
-		err := keyring.ErrUnavailable
+		err := keyring.ErrNothingDone
 		for _, a := range out.Alarms {
 			err = fmt.Errorf("%w: %s", err, a.Message)
 		}

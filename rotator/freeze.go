@@ -9,8 +9,9 @@ import (
 	"github.com/keyturn/keyturn/keyring"
 )
 
-// maxVersions bounds how many writes keyturn accept makes to get past the
-// store's versions that were seen before a restore.
+// maxVersions bounds how many writes freezing and keyturn accept make to get past
+// the store's versions that were seen before a restore. Who is farther behind has
+// another store before him, where those versions mean nothing.
 const maxVersions = 100_000
 
 // freeze writes the mark of this replica over a manifest that is not the one it
@@ -21,7 +22,12 @@ const maxVersions = 100_000
 // A crash before the write leaves it to the next tick; one after it leaves the
 // manifest frozen.
 func (l *loop) freeze(ctx context.Context, stored *keyring.Snapshot, version int, mark keyring.Mark, why error) error {
-	if !l.cfg.Advance || l.file.SingleProcess {
+	switch {
+	case !l.cfg.Advance:
+		return why
+	case l.file.SingleProcess && l.mark.snapshot != nil:
+		return fmt.Errorf("%w; keyturn accept %s puts back the one that this process has seen", why, l.file.Name)
+	case l.file.SingleProcess:
 		return why
 	}
 	next := keyring.Freeze(stored, l.mark.snapshot, mark, l.file.Name, why.Error()+"; on the replica that has seen most, keyturn accept puts its manifest back", rand.Text(), l.guard.now().Wall)

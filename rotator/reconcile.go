@@ -40,6 +40,9 @@ func (l *loop) reconcile(ctx context.Context, cmd *command) (keyring.Outcome, er
 			continue
 		}
 		if err != nil {
+			if ctx.Err() == nil {
+				cmd.fail(fmt.Errorf("%w: %w", keyring.ErrNothingDone, err))
+			}
 			return keyring.Outcome{}, err
 		}
 		if !l.cfg.Advance {
