@@ -121,7 +121,8 @@ func TestDueButNotProven(t *testing.T) {
 	l.turn()
 	l.publish()
 	l.turn()
-	if want := "standby key " + l.s.Standby("web").JWK.Kid + " may sign from " + l.now.Add(910*time.Second).Format(time.RFC3339) + " on"; len(l.out.Alarms) != 1 || !hasSuffix(l.out.Alarms[0].Message, want) {
+	// 910 s from now, which is a millisecond after a whole second: rounded up.
+	if want := "standby key " + l.s.Standby("web").JWK.Kid + " may sign from " + l.now.Add(911*time.Second).Format(time.RFC3339) + " on"; len(l.out.Alarms) != 1 || !hasSuffix(l.out.Alarms[0].Message, want) {
 		t.Errorf("alarms %v, want one that ends with %q", l.out.Alarms, want)
 	}
 	if l.s.Active("web").JWK.Kid != active.JWK.Kid {

@@ -328,7 +328,7 @@ func (w *world) checkKey(before, after *Snapshot, old *Key) {
 func TestWalksKeepThePromise(t *testing.T) {
 	tokens, rotations := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		for range 10 { // worlds a check: rapid counts in hundreds, rare orders want thousands
+		for range 3 { // worlds a check; the rare orders are met by rotator's simulator
 			w := newWorld(t)
 			w.run()
 			tokens += len(w.tokens)
