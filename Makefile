@@ -49,6 +49,23 @@ test: $(TEST_VAULT) python-jwt npm-jose ## run every test, the race detector on
 	$(GO) test -race -count=1 -timeout 20m ./...
 	cd e2e && $(GO) test -race -count=1 -timeout 40m ./...
 
+# How long `make soak` walks, and how often it kills.
+SOAK ?= 10m
+KILLS ?= 1000
+
+.PHONY: soak
+soak: $(TEST_VAULT) ## walk at random for SOAK=10m, every interleaving of the small worlds, then KILLS=1000 kills
+	$(GO) test -count=1 -timeout 0 -run '^TestSim' -v ./rotator -sim.time $(SOAK)
+	cd e2e && $(GO) test -count=1 -timeout 0 -run '^TestKilledAgainAndAgain$$' -v . -kills $(KILLS)
+
+# How long `make chaos` goes on, and by which seed; 0 draws one.
+DURATION ?= 5m
+SEED ?= 0
+
+.PHONY: chaos
+chaos: $(TEST_VAULT) python-jwt npm-jose ## three replicas, three Vaults, random faults for DURATION=5m, by SEED=0
+	cd e2e && $(GO) test . -run 'TestChaos$$' -v -count=1 -timeout 0 -chaos.duration $(DURATION) -chaos.seed $(SEED)
+
 .PHONY: check
 check: gofmt vet staticcheck vulncheck ## gofmt, go vet, staticcheck, govulncheck
 

@@ -178,7 +178,7 @@ func TestClockAtStart(t *testing.T) {
 		c.set.Store(int64(-70 * time.Second))
 		r := w.start(c.in)
 		sleep(2 * time.Minute)
-		if got := r.rot.Clock("main"); !got.Doubt || time.Now().Sub(got.Late) > 2*time.Second {
+		if got := r.rot.Clock("main"); !got.Doubt || time.Since(got.Late) > 2*time.Second {
 			t.Errorf("behind: %+v at %v", got, time.Now())
 		}
 		r.stop()

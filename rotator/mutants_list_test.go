@@ -23,7 +23,7 @@ func mutantsOfTime() []mutant {
 			"	if c.SelfServed() && !c.SingleProcess {\n		lead += span", "	if false && c.SelfServed() {\n		lead += span"}}},
 		{"B in place of S", "hurry", []edit{{"keyring/timing.go",
 			"		lead += span\n", "		lead += time.Duration(c.OutageBudget)\n"}}},
-		{"S per ring, not per issuer", "hurry,revisions", []edit{{"keyring/state.go",
+		{"S per ring, not per issuer", "unequal", []edit{{"keyring/state.go",
 			"	return slowest.Add(s.Lead(now))\n",
 			"	return slowest.Add(s.Config.lead(s.Config.span(time.Duration(k.MaxTTL + s.Config.ClockSkew + s.Config.Leeway))))\n"}}},
 		{"no sign_until", "hurry,emergency", []edit{{"keyring/serve.go",
@@ -35,9 +35,9 @@ func mutantsOfTime() []mutant {
 		{"serve_until from the local read", "hurry", []edit{
 			{"keyring/serve.go", "func (s *Snapshot) Hold(time.Time) Held {", "func (s *Snapshot) Hold(readAt time.Time) Held {"},
 			{"keyring/serve.go", "ServeUntil: s.ServeUntil()}", "ServeUntil: readAt.Add(s.Config.Timing().S)}"}}},
-		{"no floor", "revisions", []edit{{"keyring/plan_config.go",
+		{"no floor", "lowering", []edit{{"keyring/plan_config.go",
 			"func (p *planner) floor() {\n", "func (p *planner) floor() {\n	if p != nil {\n		return\n	}\n"}}},
-		{"the tail not raised before longer tokens", "revisions", []edit{{"keyring/plan_config.go",
+		{"the tail not raised before longer tokens", "lowering,revisions", []edit{{"keyring/plan_config.go",
 			"			k.MaxTTL, k.Tail = max(k.MaxTTL, r.MaxTokenTTL), max(k.Tail, tail)\n", "			k.MaxTTL = max(k.MaxTTL, r.MaxTokenTTL)\n			_ = tail\n"}}},
 	}
 }
@@ -65,8 +65,11 @@ func mutantsOfWrites() []mutant {
 			"	switch seen := m.snapshot; {\n	case seen == nil:\n", "	switch seen := m.snapshot; {\n	case seen != nil:\n		return nil\n	case seen == nil:\n"}}},
 		{"the mark not kept over a restart", "restores", []edit{{"rotator/mark.go",
 			"	return m.put(m.path, doc)\n", "	_ = doc\n	return nil\n"}}},
-		{"accept without passing the versions", "restores", []edit{{"rotator/freeze.go",
-			"	for version < highest {\n", "	for false && version < highest {\n"}}},
+		{"freeze without passing the versions", "restores", []edit{{"rotator/freeze.go",
+			"written > highest || highest-written", "written > 0 || highest-written"}}},
+		{"accept and freeze without passing the versions", "restores", []edit{
+			{"rotator/freeze.go", "written > highest || highest-written", "written > 0 || highest-written"},
+			{"rotator/freeze.go", "	for version < highest {\n", "	for false && version < highest {\n"}}},
 		{"frozen ignored", "restores", []edit{{"keyring/plan.go",
 			"	if s.Frozen != nil {\n", "	if false && s.Frozen != nil {\n"}}},
 	}

@@ -2,7 +2,6 @@ package rotator_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,5 +145,5 @@ func kill(t *testing.T, bin string, m mutant) died {
 		t.Fatalf("it ended otherwise: %v\n%s", err, out)
 	}
 	t.Logf("%s", found[0])
-	return died{mutant: m.name, walk: string(found[1]), climate: string(found[2]), by: fmt.Sprintf("%s", found[3])}
+	return died{mutant: m.name, walk: string(found[1]), climate: string(found[2]), by: string(found[3])}
 }
