@@ -76,7 +76,8 @@ func TestSimProcess(t *testing.T) {
 		}
 		cfg := processConfig(t, w, dir)
 		rot, stop := startProcess(t, cfg)
-		time.Sleep(2 * time.Hour)
+		time.Sleep(2*time.Hour + 30*time.Second) // between two rotations, not in the midst of one
+		synctest.Wait()
 		s := rot.Status("main").Snapshot
 		if s == nil || s.Active("a") == nil || s.Standby("a") == nil || len(rot.Alarms()) > 0 {
 			t.Fatalf("after two hours: %+v, alarms %v", s, rot.Alarms())
@@ -92,6 +93,7 @@ func TestSimProcess(t *testing.T) {
 		rot, stop = startProcess(t, cfg) // from its state directory
 		defer stop()
 		time.Sleep(5 * time.Minute)
+		synctest.Wait()
 		if rot.Status("main").Snapshot == nil || len(rot.Alarms()) == 0 {
 			t.Fatalf("a corrupt manifest: %+v, alarms %v", rot.Status("main"), rot.Alarms())
 		}
@@ -104,6 +106,7 @@ func TestSimProcess(t *testing.T) {
 		rot.Wake()
 		rot.Retry()
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if len(rot.Alarms()) > 0 || rot.Alive() != nil {
 			t.Errorf("after keyturn accept: %v, %v", rot.Alarms(), rot.Alive())
 		}
