@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,7 +40,7 @@ type MetricsConfig struct {
 // called concurrently and never block.
 type Metrics struct {
 	registry *prometheus.Registry
-	profiles atomic.Pointer[[]string]
+	known    atomic.Pointer[known]
 
 	signatures   *prometheus.CounterVec
 	requests     *prometheus.CounterVec
@@ -102,11 +103,11 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 // SetProfiles says which profiles exist. Series of others end.
 func (m *Metrics) SetProfiles(names []string) {
 	names = slices.Clone(names)
-	before := m.profiles.Swap(&names)
+	before := m.known.Swap(&known{profiles: names})
 	if before == nil {
 		return
 	}
-	for _, name := range *before {
+	for _, name := range before.profiles {
 		if !slices.Contains(names, name) {
 			m.signatures.DeletePartialMatch(prometheus.Labels{"profile": name})
 			m.requests.DeletePartialMatch(prometheus.Labels{"profile": name})
@@ -114,24 +115,61 @@ func (m *Metrics) SetProfiles(names []string) {
 	}
 }
 
+// tally is what a request for a token is counted under; values that nobody
+// knows have been replaced by then.
+type tally struct{ profile, algorithm, code string }
+
+// counters are the series of a tally. Looking them up by their labels costs
+// more than counting.
+type counters struct {
+	requests, signatures prometheus.Counter // signatures is nil where none was made
+	signing              prometheus.Observer
+}
+
+// known is what Signed looks up: it is replaced as a whole when profiles change.
+type known struct {
+	profiles []string
+	series   sync.Map // of *counters, by tally
+}
+
 // Signed counts a request for a token and how long it took. The code is "ok"
 // for a token that was released, or the problem's. A profile that does not
 // exist counts as "": callers may ask for any name.
 func (m *Metrics) Signed(profile, algorithm, code string, d time.Duration) {
-	if !slices.Contains(*m.profiles.Load(), profile) {
-		profile = ""
+	k := m.known.Load()
+	found, ok := k.series.Load(tally{profile, algorithm, code})
+	if !ok {
+		found = m.series(k, tally{profile, algorithm, code})
 	}
-	if !slices.Contains(keyring.Algorithms(), keyring.Algorithm(algorithm)) {
-		algorithm = ""
+	c := found.(*counters)
+	c.requests.Inc()
+	c.signing.Observe(d.Seconds())
+	if c.signatures != nil {
+		c.signatures.Inc()
 	}
-	if !slices.Contains(signCodes(), code) {
-		code = other
+}
+
+// series finds the counters of a tally, and keeps them where nobody can
+// make up another of the kind.
+func (m *Metrics) series(k *known, o tally) *counters {
+	asked := o
+	if !slices.Contains(k.profiles, o.profile) {
+		o.profile = ""
 	}
-	m.requests.WithLabelValues(profile, code).Inc()
-	m.signing.WithLabelValues(algorithm).Observe(d.Seconds())
-	if code == resultOK {
-		m.signatures.WithLabelValues(profile, algorithm).Inc()
+	if !slices.Contains(keyring.Algorithms(), keyring.Algorithm(o.algorithm)) {
+		o.algorithm = ""
 	}
+	if !slices.Contains(signCodes(), o.code) {
+		o.code = other
+	}
+	c := &counters{requests: m.requests.WithLabelValues(o.profile, o.code), signing: m.signing.WithLabelValues(o.algorithm)}
+	if o.code == resultOK {
+		c.signatures = m.signatures.WithLabelValues(o.profile, o.algorithm)
+	}
+	if o == asked {
+		k.series.Store(o, c)
+	}
+	return c
 }
 
 func signCodes() []string {

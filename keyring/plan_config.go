@@ -186,8 +186,8 @@ func diffByName[T any](kind string, a, b []T, nameOf func(T) string, same func(n
 // would write: this clock, or that one, is wrong, and signing under it could
 // outlive the published keys.
 func (s *Snapshot) LeaseFault(now time.Time) bool {
-	t := s.Config.Timing()
-	furthest := t.B + t.R + time.Duration(s.Config.SyncInterval+s.Config.ClockSkew)
+	b := s.Config.OutageBudget // B; R is an eighth of it
+	furthest := time.Duration(b + b/8 + s.Config.SyncInterval + s.Config.ClockSkew)
 	if s.Floor != nil && now.Before(s.Floor.Until) {
 		furthest = max(furthest, time.Duration(s.Floor.Span))
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -206,10 +207,14 @@ func (l *loop) config() keyring.Config {
 	return l.file
 }
 
-// skew is E.
+// skew is E. It is asked for every token.
 func (l *loop) skew() time.Duration {
-	cfg := l.config()
-	return time.Duration(cfg.ClockSkew)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.snapshot != nil {
+		return time.Duration(l.snapshot.Config.ClockSkew)
+	}
+	return time.Duration(l.file.ClockSkew)
 }
 
 // hasRing reports a ring that is in force, or whose keys are still here.
@@ -317,6 +322,9 @@ func (l *loop) errorAlarm(err error, now time.Time) keyring.Alarm {
 		a.Code = "manifest_corrupt"
 	case errors.Is(err, keyring.ErrDenied):
 		a.Code = "store_denied"
+	}
+	if strings.HasPrefix(a.Code, "manifest_") && !strings.Contains(a.Message, "keyturn accept") {
+		a.Message += "; on a replica that has seen the manifest before, keyturn accept " + l.file.Name + " puts it back"
 	}
 	return a
 }

@@ -3,20 +3,26 @@ package signer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/signer/gate"
 )
 
-const (
-	// maxBatches is how many batches are in memory at once, whoever sent them
-	// and through whichever socket: each holds its body, several times over, and its answer.
-	maxBatches = 4
-	// batchWait is how long another one waits for its turn.
-	batchWait = 10 * time.Second
-)
+// batchWait is how long a batch waits until it may be held in memory.
+const batchWait = 10 * time.Second
+
+// maxBatches is how many batches are in memory at once, whoever sent them and
+// through whichever socket: each holds its body, several times over, and its
+// answer. One user gets three quarters of them: he may hold them as long as he
+// likes to take for sending their bodies.
+func maxBatches() int { return max(4, 2*runtime.GOMAXPROCS(0)) }
 
 // admit answers a caller whom no profile allows before a byte of the body is
 // read: whoever may not sign shall not cost memory. It says whether to go on.
@@ -27,12 +33,20 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) (caller, bool) {
 			return c, true
 		}
 	}
+	turn, err := h.signer.turns.Enter(r.Context(), c.peer.UID)
+	if err != nil {
+		busy(err).WriteTo(w)
+		return c, false
+	}
+	turn.Leave() // it was his; it is not held while the log is written
 	rec := c.record()
 	rec.Reason = "no profile allows the caller on this socket"
 	if !c.known {
 		rec.Reason = "the kernel did not say who the caller is"
 	}
-	h.signer.deny(r.Context(), rec, Outcome{}, forbidden(), began).WriteTo(w)
+	prob := h.signer.deny(r.Context(), rec, forbidden())
+	h.signer.observe(Outcome{Code: prob.Code, Took: time.Since(began)})
+	prob.WriteTo(w)
 	return c, false
 }
 
@@ -41,34 +55,59 @@ func (c caller) record() audit.Record {
 	return audit.Record{Event: audit.EventSign, Socket: c.socket, UID: c.peer.UID, GID: c.peer.GID, PID: c.peer.PID}
 }
 
-// deny records a refusal and tells the observer; what it returns is the answer.
-func (s *Signer) deny(ctx context.Context, rec audit.Record, out Outcome, prob *api.Problem, began time.Time) *api.Problem {
-	rec.Time, rec.Decision, rec.Code = time.Now(), audit.Deny, string(prob.Code)
-	if rec.Reason == "" {
-		rec.Reason = prob.Detail
+// deny records a refusal; what it returns is the answer.
+func (s *Signer) deny(ctx context.Context, rec audit.Record, prob *api.Problem) *api.Problem {
+	if broken := s.record(ctx, denied(rec, prob)); broken != nil {
+		return broken
 	}
-	if broken := s.record(ctx, rec); broken != nil {
-		prob = broken
-	}
-	out.Code, out.Took = prob.Code, time.Since(began)
-	s.observe(out)
 	return prob
 }
 
-// turn waits until a batch may be held in memory. The caller gives it back
-// with leave, where there is no problem.
-func (s *Signer) turn(ctx context.Context) *api.Problem {
-	wait, cancel := context.WithTimeout(ctx, batchWait)
-	defer cancel()
-	select {
-	case s.batches <- struct{}{}:
-		return nil
-	case <-wait.Done():
+// denied makes the record of a refusal. A token that was signed under a lease
+// that has ended is not released, and its jti tells which one it was.
+func denied(rec audit.Record, prob *api.Problem) audit.Record {
+	rec.Time, rec.Decision, rec.Code = time.Now(), audit.Deny, string(prob.Code)
+	// The log may keep a denial for a while: not with the whole body that its
+	// texts are parts of.
+	rec.Profile, rec.Subject, rec.Audiences = strings.Clone(rec.Profile), strings.Clone(rec.Subject), slices.Clone(rec.Audiences)
+	for i, a := range rec.Audiences {
+		rec.Audiences[i] = strings.Clone(a)
 	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return api.NewProblem(api.Unavailable, "the daemon is stopping; ask again")
+	if rec.Reason == "" {
+		rec.Reason = prob.Detail
 	}
-	return api.NewProblem(api.Unavailable, "too many batches are being signed at once; ask again, or send smaller ones")
+	return rec
 }
 
-func (s *Signer) leave() { <-s.batches }
+// batchTurn waits until a batch may be held in memory.
+func (s *Signer) batchTurn(ctx context.Context, c caller) (gate.Turn, *api.Problem) {
+	wait, cancel := context.WithTimeout(ctx, batchWait)
+	defer cancel()
+	turn, err := s.batches.Enter(wait, c.peer.UID)
+	switch {
+	case err == nil:
+		return turn, nil
+	case ctx.Err() != nil:
+		return turn, stopping()
+	}
+	return turn, api.NewProblem(api.Unavailable, "too many batches are being signed at once; ask again, or send smaller ones")
+}
+
+func stopping() *api.Problem {
+	return api.NewProblem(api.Unavailable, "the daemon is stopping; ask again")
+}
+
+// busy is the answer to whoever gets no turn.
+func busy(err error) *api.Problem {
+	if errors.Is(err, gate.ErrBusy) {
+		return api.NewProblem(api.RateLimited, "too many requests are waiting for their turn; ask again, and use fewer connections at once or /v1/sign/batch")
+	}
+	return stopping() // or the caller has gone
+}
+
+// tooOften is the answer to whoever has used up a profile's rate.
+func (p *profile) tooOften(retry time.Duration) *api.Problem {
+	prob := api.NewProblem(api.RateLimited, fmt.Sprintf("the profile lets each caller sign %d times a second; ask again in a while", p.Rate.PerSecond))
+	prob.RetryAfter = retry + time.Second - time.Nanosecond // it is sent in whole seconds
+	return prob
+}

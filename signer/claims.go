@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -123,35 +123,62 @@ func compileClaims(cfg Claims) (claimRules, []error) {
 
 // judge returns what the token carries beside keyturn's own claims, sorted by
 // name, each value byte by byte as it came.
-func (r *claimRules) judge(claims map[string]json.RawMessage) ([]Claim, *api.Problem) {
-	out := slices.Clone(r.add)
-	seen := make(map[string]string, len(claims))
-	for _, name := range slices.Sorted(maps.Keys(claims)) {
-		char, odd := unprintable(name)
-		folded := fold(name)
-		before, twin := seen[folded]
-		seen[folded] = name
+func (r *claimRules) judge(req *asked) ([]Claim, *api.Problem) {
+	twins := newTwins(len(req.claims))
+	for i, c := range req.claims {
+		before, twin := twins.find(req.claims[:i], c.Name)
+		char, odd := unprintable(c.Name)
 		switch {
 		case odd:
-			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("the claim %q holds %U, which does not print, and some readers take it for another claim; leave it out", clip(name), char))
-		case isOurs(name):
-			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("keyturn alone writes %s, and %q could be taken for one of them; leave it out of claims", strings.Join(ours, ", "), clip(name)))
-		case r.added[folded]:
-			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("the profile itself sets the claim %q; leave it out", clip(name)))
-		case !r.any && !r.allowed[name]:
-			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("the profile does not allow the claim %q; GET /v1/profiles lists what it allows", clip(name)))
+			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("the claim %q holds %U, which does not print, and some readers take it for another claim; leave it out", clip(c.Name), char))
+		case isOurs(c.Name):
+			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("keyturn alone writes %s, and %q could be taken for one of them; leave it out of claims", strings.Join(ours, ", "), clip(c.Name)))
+		case len(r.added) > 0 && r.added[fold(c.Name)]:
+			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("the profile itself sets the claim %q; leave it out", clip(c.Name)))
+		case !r.any && !r.allowed[c.Name]:
+			return nil, api.NewProblem(api.ClaimForbidden, fmt.Sprintf("the profile does not allow the claim %q; GET /v1/profiles lists what it allows", clip(c.Name)))
 		case twin:
-			return nil, invalid("the claims %q and %q differ in case only, and some readers take one for the other", clip(before), clip(name))
+			return nil, invalid("the claims %q and %q differ in case only, and some readers take one for the other", clip(before), clip(c.Name))
 		}
-		out = append(out, Claim{Name: name, Value: claims[name]})
 	}
 	for _, name := range r.require {
-		if raw, ok := claims[name]; !ok || string(raw) == "null" {
+		if raw := req.claim(name); raw == nil || string(raw) == "null" {
 			return nil, invalid("the profile requires the claim %q", name)
 		}
 	}
-	slices.SortFunc(out, func(a, b Claim) int { return strings.Compare(a.Name, b.Name) })
+	if len(r.add) == 0 {
+		return req.claims, nil
+	}
+	out := append(slices.Clone(r.add), req.claims...)
+	sortClaims(out)
 	return out, nil
+}
+
+// twins finds names that differ in case only. Few are compared with each
+// other; for many there is a table, so that a request full of names stays cheap.
+type twins map[string]string
+
+func newTwins(names int) twins {
+	const few = 8
+	if names <= few {
+		return nil
+	}
+	return make(twins, names)
+}
+
+func (t twins) find(before []Claim, name string) (string, bool) {
+	if t != nil {
+		folded := fold(name)
+		twin, found := t[folded]
+		t[folded] = name
+		return twin, found
+	}
+	for _, c := range before {
+		if strings.EqualFold(c.Name, name) {
+			return c.Name, true
+		}
+	}
+	return "", false
 }
 
 // isText reports whether a JSON value is a string that is not empty.
@@ -160,36 +187,48 @@ func isText(raw json.RawMessage) bool {
 	return len(raw) > 0 && raw[0] == '"' && json.Unmarshal(raw, &s) == nil && s != ""
 }
 
-// payload is the claims set (RFC 7519 §4): keyturn's own claims, then the others.
+// payload is the claims set (RFC 7519 §4): keyturn's own claims, then the
+// others. Times are seconds since 1970.
 type payload struct {
-	Issuer    string   `json:"iss"`
-	Subject   string   `json:"sub"`
-	Audience  []string `json:"aud"`
-	ExpiresAt int64    `json:"exp"`
-	NotBefore int64    `json:"nbf"`
-	IssuedAt  int64    `json:"iat"`
-	ID        string   `json:"jti"`
+	Issuer, Subject                string
+	Audience                       []string
+	ExpiresAt, NotBefore, IssuedAt int64
+	ID                             string
 }
 
-func (p payload) encode(extra []Claim) ([]byte, error) {
-	doc, err := json.Marshal(p)
-	if err != nil {
-		return nil, fmt.Errorf("encode claims: %w", err)
-	}
-	if len(extra) == 0 {
-		return doc, nil
-	}
-	doc = doc[:len(doc)-1] // without the closing brace
-	for _, c := range extra {
-		name, err := json.Marshal(c.Name)
-		if err != nil {
-			return nil, fmt.Errorf("encode claim name: %w", err)
+// encode appends the claims set as one line of JSON.
+func (p *payload) encode(doc []byte, extra []Claim) ([]byte, error) {
+	doc = appendText(append(doc, `{"iss":`...), p.Issuer)
+	doc = appendText(append(doc, `,"sub":`...), p.Subject)
+	doc = append(doc, `,"aud":[`...)
+	for i, a := range p.Audience {
+		if i > 0 {
+			doc = append(doc, ',')
 		}
+		doc = appendText(doc, a)
+	}
+	doc = strconv.AppendInt(append(doc, `],"exp":`...), p.ExpiresAt, 10)
+	doc = strconv.AppendInt(append(doc, `,"nbf":`...), p.NotBefore, 10)
+	doc = strconv.AppendInt(append(doc, `,"iat":`...), p.IssuedAt, 10)
+	doc = appendText(append(doc, `,"jti":`...), p.ID)
+	for _, c := range extra {
 		if len(c.Value) == 0 {
 			return nil, errors.New("encode claims: one has no value")
 		}
-		doc = append(append(doc, ','), name...)
-		doc = append(append(doc, ':'), c.Value...)
+		doc = append(appendText(append(doc, ','), c.Name), ':')
+		doc = append(doc, c.Value...)
 	}
 	return append(doc, '}'), nil
+}
+
+// appendText writes a JSON string. Most hold nothing that needs an escape.
+func appendText(doc []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, _ := json.Marshal(s) // a string never fails
+			return append(doc, quoted...)
+		}
+	}
+	doc = append(append(doc, '"'), s...)
+	return append(doc, '"')
 }

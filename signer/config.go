@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/signer/gate"
 )
 
 // KeySource hands out the private halves, opaque. Its errors wrap those of
@@ -21,10 +22,10 @@ type KeySource interface {
 	Signer(ctx context.Context, issuer string, k keyring.Key) (crypto.Signer, error)
 }
 
-// Recorder keeps the decisions. When Append returns nil the record is kept:
-// only then is a token released. It is called from many goroutines.
+// Recorder keeps the decisions. When AppendAll returns nil all records are
+// kept, else none is: only then are tokens released. It is called from many goroutines.
 type Recorder interface {
-	Append(ctx context.Context, r audit.Record) error
+	AppendAll(ctx context.Context, records []audit.Record) error
 }
 
 // Config is what a Signer is made of.
@@ -88,8 +89,9 @@ type Signer struct {
 	state atomic.Pointer[state]
 	// auditBroken is since when no record could be written; nil while all is well.
 	auditBroken atomic.Pointer[time.Time]
-	// batches holds a token for each batch in memory.
-	batches chan struct{}
+	// turns share the processors among callers, batches the memory.
+	turns, batches *gate.Turns
+	limiter        *gate.Limiter
 	// wake tells Run that there may be keys to load.
 	wake chan struct{}
 
@@ -126,7 +128,7 @@ func New(cfg Config) (*Signer, error) {
 		keys: cfg.Keys, audit: cfg.Audit, auditOptional: cfg.AuditOptional,
 		rings: map[string]Ring{}, log: cfg.Logger, observe: cfg.Observe,
 		late: cfg.Late, wakeRotator: cfg.Wake,
-		batches: make(chan struct{}, maxBatches), wake: make(chan struct{}, 1),
+		turns: gate.NewTurns(gate.TurnsConfig{}), batches: gate.NewTurns(gate.TurnsConfig{Slots: maxBatches(), SlotsOfOne: maxBatches() * 3 / 4}), limiter: gate.NewLimiter(), wake: make(chan struct{}, 1),
 		issuers: map[string]*issuer{}, paused: map[string]time.Time{},
 	}
 	for _, r := range cfg.Rings {

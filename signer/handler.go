@@ -4,15 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
-	"github.com/keyturn/keyturn/internal/strictjson"
 	"github.com/keyturn/keyturn/internal/unixsock"
 	"github.com/keyturn/keyturn/keyring"
 )
@@ -25,11 +24,11 @@ func (s *Signer) Handler(socket string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/sign", only(http.MethodPost, h.sign))
 	mux.Handle("/v1/sign/batch", only(http.MethodPost, h.batch))
-	mux.Handle("/v1/jwks", only(http.MethodGet, h.jwks))
-	mux.Handle("/v1/profiles", only(http.MethodGet, h.profiles))
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("/v1/jwks", only(http.MethodGet, h.inTurn(h.jwks)))
+	mux.Handle("/v1/profiles", only(http.MethodGet, h.inTurn(h.profiles)))
+	mux.Handle("/", h.inTurn(func(w http.ResponseWriter, _ *http.Request) {
 		api.NewProblem(api.NotFound, "this socket has POST /v1/sign, POST /v1/sign/batch, GET /v1/jwks and GET /v1/profiles").WriteTo(w)
-	})
+	}))
 	return mux
 }
 
@@ -52,6 +51,20 @@ func only(method string, next http.HandlerFunc) http.Handler {
 	})
 }
 
+// inTurn is for what needs no profile: else whoever may sign nothing could
+// keep the processors from those who may.
+func (h *handler) inTurn(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		turn, err := h.signer.turns.Enter(r.Context(), h.caller(r).peer.UID)
+		if err != nil {
+			busy(err).WriteTo(w)
+			return
+		}
+		defer turn.Leave()
+		next(w, r)
+	}
+}
+
 func (h *handler) caller(r *http.Request) caller {
 	peer, known := unixsock.PeerFrom(r.Context())
 	return caller{socket: h.socket, peer: peer, known: known}
@@ -62,17 +75,20 @@ func (h *handler) sign(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	body, prob := read(w, r, api.MaxSignBytes)
-	if prob != nil {
-		prob.WriteTo(w)
+	dk := newDesk()
+	defer dk.clear()
+	var d *decision
+	if prob := dk.read(w, r, api.MaxSignBytes); prob != nil {
+		d = dk.refuse(c, prob)
+	} else {
+		d = h.signer.judgeOne(r.Context(), c, dk)
+	}
+	if h.signer.commit(r.Context(), dk); d.prob != nil {
+		d.prob.WriteTo(w)
 		return
 	}
-	resp, prob := h.signer.answer(r.Context(), c, body)
-	if prob != nil {
-		prob.WriteTo(w)
-		return
-	}
-	writeJSON(w, resp)
+	dk.answer = append(d.appendTo(dk.answer), '\n')
+	writeBody(w, dk.answer)
 }
 
 // batch judges each entry alone: one that is refused refuses nothing else. A
@@ -82,70 +98,95 @@ func (h *handler) batch(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if prob := h.signer.turn(r.Context()); prob != nil {
+	dk := newDesk()
+	defer dk.clear()
+	var list []entry
+	turn, prob := h.signer.batchTurn(r.Context(), c)
+	if prob == nil {
+		defer turn.Leave()
+		list, prob = h.readBatch(w, r, dk)
+	}
+	if prob != nil {
+		d := dk.refuse(c, prob)
+		h.signer.commit(r.Context(), dk)
+		d.prob.WriteTo(w)
+		return
+	}
+	dk.answer = append(dk.answer, `{"results":[`...)
+	for chunk := range slices.Chunk(list, chunkSize) {
+		decisions := h.signer.judgeSome(r.Context(), c, chunk, dk)
+		h.signer.commit(r.Context(), dk)
+		for i := range decisions {
+			dk.appendResult(&decisions[i])
+		}
+	}
+	if prob := dk.lapsed(); prob != nil {
+		// Their records stay, as they do where the daemon dies in this moment.
+		h.signer.log.Warn("tokens of a batch were recorded and not released", "socket", h.socket, "code", prob.Code)
 		prob.WriteTo(w)
 		return
 	}
-	defer h.signer.leave()
+	dk.answer = append(dk.answer, "]}\n"...)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(batchIOTime)) // others wait for the turn
+	writeBody(w, dk.answer)
+}
+
+// readBatch reads the body in its caller's time, and parses it in his turn: that
+// takes a tenth of a second where he means ill.
+func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, dk *desk) ([]entry, *api.Problem) {
 	// The time that it waited is not the caller's.
 	deadlines := http.NewResponseController(w)
-	_ = deadlines.SetReadDeadline(time.Now().Add(readTime)) // a server that cannot has set none
+	_ = deadlines.SetReadDeadline(time.Now().Add(batchIOTime)) // a server that cannot has set none
 	_ = deadlines.SetWriteDeadline(time.Now().Add(writeTime))
-	list, prob := readBatch(w, r)
-	if prob != nil {
-		prob.WriteTo(w)
-		return
-	}
-	out := api.BatchResponse{Results: make([]api.BatchResult, 0, len(list))}
-	for _, one := range list {
-		var res api.BatchResult
-		switch {
-		case r.Context().Err() != nil: // the caller has gone, or the daemon is about to
-			res.Error = api.NewProblem(api.Unavailable, "the daemon is stopping; ask again")
-		case len(one) > api.MaxSignBytes:
-			res.Error = tooLarge(api.MaxSignBytes)
-		default:
-			res.SignResponse, res.Error = h.signer.answer(r.Context(), c, one)
-		}
-		out.Results = append(out.Results, res)
-	}
-	writeJSON(w, out)
-}
-
-func readBatch(w http.ResponseWriter, r *http.Request) ([]json.RawMessage, *api.Problem) {
-	body, prob := read(w, r, api.MaxBatchBytes)
-	if prob != nil {
+	if prob := dk.read(w, r, api.MaxBatchBytes); prob != nil {
 		return nil, prob
 	}
-	var req struct {
-		Requests *[]json.RawMessage `json:"requests"`
+	work, err := h.signer.turns.Enter(r.Context(), h.caller(r).peer.UID)
+	if err != nil {
+		return nil, busy(err)
 	}
-	if err := strictjson.Unmarshal(body, &req); err != nil {
-		return nil, invalid("%s", clipDetail(err))
-	}
-	switch {
-	case req.Requests == nil:
-		return nil, invalid("requests is missing: an array of what POST /v1/sign takes")
-	case len(*req.Requests) > api.MaxBatch:
-		return nil, api.NewProblem(api.TooLarge, fmt.Sprintf("%d requests in one batch: at most %d", len(*req.Requests), api.MaxBatch))
-	}
-	return *req.Requests, nil
+	defer work.Leave()
+	return parseBatch(dk.body)
 }
 
-// read takes the body as it is: no Content-Type is demanded, so that curl -d works.
-func read(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *api.Problem) {
-	if r.ContentLength > most {
-		return nil, tooLarge(most)
+// batchIOTime bounds each of the two spans in which a batch in its turn waits
+// for its caller: for the body, and for the answer to be read.
+const batchIOTime = 3 * time.Second
+
+// chunkSize is how many entries of a batch are recorded together.
+const chunkSize = 64
+
+// refuse is the decision on what was not even read.
+func (d *desk) refuse(c caller, prob *api.Problem) *decision {
+	one := &d.again(1)[0]
+	one.began, one.rec, one.prob = time.Now(), c.record(), prob
+	return one
+}
+
+// appendResult writes an api.BatchResult.
+func (d *desk) appendResult(one *decision) {
+	if d.answer[len(d.answer)-1] != '[' {
+		d.answer = append(d.answer, ',')
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if one.prob == nil {
+		d.note(one)
+		d.answer = one.appendTo(d.answer)
+		return
+	}
+	doc, _ := json.Marshal(api.BatchResult{Error: one.prob}) // it holds nothing that could fail
+	d.answer = append(d.answer, doc...)
+}
+
+// bodyProblem tells what was wrong with a body that could not be read.
+func bodyProblem(err error, most int64) *api.Problem {
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
-		return nil, tooLarge(most)
+		return tooLarge(most)
 	case err != nil:
-		return nil, invalid("the body ended before its time: it was cut off, or came too slowly")
+		return invalid("the body ended before its time: it was cut off, or came too slowly")
 	}
-	return body, nil
+	return nil
 }
 
 func tooLarge(most int64) *api.Problem {
@@ -219,7 +260,19 @@ func writeJSON(w http.ResponseWriter, v any) {
 		api.NewProblem(api.Unavailable, "the answer could not be encoded").WriteTo(w)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store") // tokens are for the caller alone
-	_, _ = w.Write(append(body, '\n'))          // the client has gone: nobody to tell
+	writeBody(w, append(body, '\n'))
 }
+
+func writeBody(w http.ResponseWriter, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = typeJSON
+	h["Cache-Control"] = noStore // tokens are for the caller alone
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	_, _ = w.Write(body) // the client has gone: nobody to tell
+}
+
+// Header values that never change.
+var (
+	typeJSON = []string{"application/json"}
+	noStore  = []string{"no-store"}
+)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,25 +16,37 @@ import (
 // that is shut down closes them, read or unread; hush makes sure first that
 // nothing unread is on any of them.
 type quiet struct {
-	mu     sync.Mutex
-	conns  map[net.Conn]bool
-	hushed bool
+	hushed atomic.Bool
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
 }
 
-// note is the ConnState of an http.Server.
-func (q *quiet) note(conn net.Conn, state http.ConnState) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if state != http.StateNew && state != http.StateIdle {
-		delete(q.conns, conn)
+// note is the ConnState of an http.Server whose connections are of type conn.
+// It is called twice for each request.
+func (q *quiet) note(nc net.Conn, state http.ConnState) {
+	c, ok := nc.(*conn)
+	if !ok {
 		return
 	}
-	if q.conns == nil {
-		q.conns = map[net.Conn]bool{}
+	idle := state == http.StateNew || state == http.StateIdle
+	c.note(idle)
+	switch state {
+	case http.StateNew:
+		q.mu.Lock()
+		if q.conns == nil {
+			q.conns = map[*conn]struct{}{}
+		}
+		q.conns[c] = struct{}{}
+		q.mu.Unlock()
+	case http.StateClosed, http.StateHijacked:
+		q.mu.Lock()
+		delete(q.conns, c)
+		q.mu.Unlock()
 	}
-	q.conns[conn] = true
-	if q.hushed {
-		closeRead(conn)
+	// It is idle before hushed is asked: either this sees that, or hush the other.
+	if idle && q.hushed.Load() {
+		closeRead(c)
 	}
 }
 
@@ -42,27 +55,31 @@ func (q *quiet) note(conn net.Conn, state http.ConnState) {
 // the server meets the end of the connection. Whoever writes now is told that
 // nobody reads (EPIPE), so that what has no answer was not sent either.
 func (q *quiet) hush(ctx context.Context) {
-	q.mu.Lock()
-	q.hushed = true
-	for conn := range q.conns {
-		closeRead(conn)
-	}
-	q.mu.Unlock()
+	q.hushed.Store(true)
+	q.idle(func(c *conn) { closeRead(c) })
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		q.mu.Lock()
-		left := len(q.conns)
-		q.mu.Unlock()
-		if left == 0 {
-			return
-		}
+	for q.idle(func(*conn) {}) > 0 {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// idle visits the connections without a request and counts them.
+func (q *quiet) idle(visit func(*conn)) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for c := range q.conns {
+		if c.idle.Load() {
+			visit(c)
+			n++
+		}
+	}
+	return n
 }
 
 // closeRead shuts down the reading half of a Unix connection: what has arrived

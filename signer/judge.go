@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/unixsock"
+	"github.com/keyturn/keyturn/keyring"
 )
 
 // Bounds of one request, beside the size of its body.
@@ -25,18 +26,18 @@ type request struct {
 }
 
 // judge decides on all that does not depend on the key.
-func (p *profile) judge(req *api.SignRequest, peer unixsock.Peer) (request, *api.Problem) {
+func (p *profile) judge(req *asked, peer unixsock.Peer) (request, *api.Problem) {
 	var out request
 	var prob *api.Problem
-	if out.subject, prob = p.judgeSubject(req.Subject, peer); prob != nil {
+	if out.subject, prob = p.judgeSubject(req.subject, peer); prob != nil {
 		return out, prob
 	}
-	if out.audience, prob = p.judgeAudience(req.Audience); prob != nil {
+	if out.audience, prob = p.judgeAudience(req.audience); prob != nil {
 		return out, prob
 	}
 	out.ttl = p.defaultTTL
-	if req.TTLSeconds != nil {
-		out.ttl = *req.TTLSeconds
+	if req.hasTTL {
+		out.ttl = req.ttl
 	}
 	switch {
 	case out.ttl < 1:
@@ -44,11 +45,15 @@ func (p *profile) judge(req *api.SignRequest, peer unixsock.Peer) (request, *api
 	case out.ttl > p.maxTTL:
 		return out, api.NewProblem(api.TTLTooLong, fmt.Sprintf("ttl_seconds is %d: the profile allows %d at most", out.ttl, p.maxTTL))
 	}
-	if out.claims, prob = p.claims.judge(req.Claims); prob != nil {
+	if out.claims, prob = p.claims.judge(req); prob != nil {
 		return out, prob
 	}
-	if raw, ok := req.Claims[clientID]; ok && p.accessToken && !isText(raw) {
-		return out, invalid("claim client_id: it has to be a string that is not empty (RFC 9068 §2.2)")
+	if p.accessToken {
+		for _, c := range req.claims {
+			if want := accessClaim(c.Name, c.Value); want != "" {
+				return out, invalid("claim %s: it has to be %s (RFC 9068 §2.2)", c.Name, want)
+			}
+		}
 	}
 	return out, nil
 }
@@ -87,7 +92,7 @@ func (p *profile) judgeAudience(asked []string) ([]string, *api.Problem) {
 	case len(asked) == 0 && p.anyAudience:
 		return nil, invalid("audience is missing: name who the token is for; this profile allows any")
 	case len(asked) == 0:
-		return nil, invalid("audience is missing: choose from %q", p.Audiences)
+		return nil, invalid("audience is missing: choose from %s", keyring.Quoted(p.Audiences))
 	}
 	for i, a := range asked {
 		r, odd := unprintable(a)
@@ -101,7 +106,7 @@ func (p *profile) judgeAudience(asked []string) ([]string, *api.Problem) {
 		case slices.Contains(asked[:i], a):
 			return nil, invalid("audience names %q twice", clip(a))
 		case a == AnyName, !p.anyAudience && !slices.Contains(p.Audiences, a):
-			return nil, invalid("audience %q is not one of the profile's; choose from %q", clip(a), p.Audiences)
+			return nil, invalid("audience %q is not one of the profile's; choose from %s", clip(a), keyring.Quoted(p.Audiences))
 		}
 	}
 	return asked, nil

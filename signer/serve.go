@@ -141,6 +141,14 @@ func duplicate(ln interface{ File() (*os.File, error) }, until time.Time) (*net.
 }
 
 func (d *drainer) Accept() (net.Conn, error) {
+	c, err := d.accept()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: c}, nil
+}
+
+func (d *drainer) accept() (net.Conn, error) {
 	conn, err := d.Listener.Accept()
 	if err == nil || !errors.Is(err, net.ErrClosed) {
 		return conn, err

@@ -2,9 +2,7 @@ package signer
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"time"
@@ -12,8 +10,8 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/audit"
-	"github.com/keyturn/keyturn/internal/strictjson"
 	"github.com/keyturn/keyturn/internal/unixsock"
+	"github.com/keyturn/keyturn/keyring"
 )
 
 // caller is who asks, through which socket.
@@ -45,51 +43,114 @@ func clip(s string) string {
 	return s[:cut] + "…"
 }
 
-// answer judges one request and signs it. Exactly one of its results is set.
-// Every decision is in the audit log before anybody hears of it.
-func (s *Signer) answer(ctx context.Context, c caller, body []byte) (*api.SignResponse, *api.Problem) {
-	began := time.Now()
-	rec, out := c.record(), Outcome{}
-	resp, prob := s.issue(ctx, c, body, &rec, &out)
-	if prob != nil {
-		return nil, s.deny(ctx, rec, out, prob, began)
+// decide judges one request and signs it. Nobody may hear of it before commit.
+func (s *Signer) decide(c caller, e *entry, dk *desk, d *decision) {
+	if d.prob = e.prob; d.prob == nil {
+		d.prob = s.issue(c, &e.asked, dk, d)
 	}
-	out.Took = time.Since(began)
-	s.observe(out)
-	return resp, nil
 }
 
-// issue fills the record as far as it gets.
-func (s *Signer) issue(ctx context.Context, c caller, body []byte, rec *audit.Record, out *Outcome) (*api.SignResponse, *api.Problem) {
-	var req api.SignRequest
-	if err := strictjson.Unmarshal(body, &req); err != nil {
-		return nil, invalid("%s", clipDetail(err))
-	}
-	rec.Profile = clip(req.Profile)
-	if req.Profile == "" {
-		return nil, invalid("profile is missing; GET /v1/profiles lists those that this caller may use")
+// issue fills the decision as far as it gets.
+func (s *Signer) issue(c caller, req *asked, dk *desk, d *decision) *api.Problem {
+	d.rec.Profile = clip(req.profile)
+	if req.profile == "" {
+		return invalid("profile is missing; GET /v1/profiles lists those that this caller may use")
 	}
 	st := s.state.Load()
-	p := st.profiles[req.Profile]
+	p := st.profiles[req.profile]
 	switch {
 	case p == nil:
-		rec.Reason = "there is no such profile"
-		return nil, forbidden()
+		d.rec.Reason = "there is no such profile"
+		return forbidden()
 	case !c.known:
-		rec.Reason = "the kernel did not say who the caller is"
-		return nil, forbidden()
+		d.rec.Reason = "the kernel did not say who the caller is"
+		return forbidden()
 	case !p.allows(c):
-		rec.Reason = "no allow item of the profile matches the caller"
-		return nil, forbidden()
+		d.rec.Reason = "no allow item of the profile matches the caller"
+		return forbidden()
 	}
-	rec.Issuer, rec.Ring = p.issuer, p.Ring
-	out.Profile, out.Issuer, out.Ring = p.Name, p.issuer, p.Ring
-	want, prob := p.judge(&req, c.peer)
+	d.rec.Issuer, d.rec.Ring = p.issuer, p.Ring
+	d.out.Profile, d.out.Issuer, d.out.Ring = p.Name, p.issuer, p.Ring
+	if ok, retry := s.limiter.Allow(p.Name, c.peer.UID, p.rate, d.began); !ok {
+		return p.tooOften(retry)
+	}
+	want, prob := p.judge(req, c.peer)
 	if prob != nil {
-		return nil, prob
+		return prob
 	}
-	rec.Subject, rec.Audiences = want.subject, want.audience
-	return s.sign(ctx, st.issuers[p.issuer], p, want, rec, out)
+	d.rec.Subject, d.rec.Audiences = want.subject, want.audience
+	if prob := p.meets(c, &want, &d.rec); prob != nil {
+		return prob
+	}
+	d.view = st.issuers[p.issuer]
+	return s.sign(p, &want, dk, d)
+}
+
+// commit records decisions, in order, and then says of each whether it may be
+// released: prob is nil then. Every decision is in the audit log before anybody
+// hears of it; those that are given together are written together.
+//
+// A crash before leaves tokens that were signed, that nobody has and nothing
+// tells of; a crash after it, records that allow tokens which nobody has.
+func (s *Signer) commit(ctx context.Context, dk *desk) {
+	list, kept := dk.decisions, s.keep(ctx, dk)
+	// Writing may have taken long, and a stopped process (SIGSTOP) wakes anywhere.
+	released := moment{now: time.Now()}
+	for i := range list {
+		d := &list[i]
+		switch {
+		case kept != nil:
+			d.prob = kept
+		case d.prob == nil:
+			if prob := released.lapsed(d); prob != nil {
+				d.prob = s.deny(ctx, d.rec, prob)
+			}
+		}
+		if d.prob != nil {
+			d.out.Code = d.prob.Code
+		}
+		d.out.Took = released.now.Sub(d.began)
+		s.observe(d.out)
+	}
+}
+
+// moment is one reading of the clocks for several decisions.
+type moment struct {
+	now  time.Time
+	view *view
+	late time.Time // by the clocks of that view's issuer
+}
+
+// lapsed says why a token may not be released at this moment.
+func (m *moment) lapsed(d *decision) *api.Problem {
+	if m.view != d.view {
+		m.view, m.late = d.view, d.view.late()
+	}
+	return d.view.lapsed(d.until, m.now, m.late)
+}
+
+// keep completes the records and writes them.
+func (s *Signer) keep(ctx context.Context, dk *desk) *api.Problem {
+	if s.audit == nil {
+		return nil
+	}
+	list := dk.decisions
+	// The last look at the leases before the log says that they were kept.
+	written := moment{now: time.Now()}
+	for i := range list {
+		d := &list[i]
+		if d.prob == nil {
+			d.prob = written.lapsed(d)
+		}
+		if d.prob != nil {
+			d.rec = denied(d.rec, d.prob)
+		}
+	}
+	dk.records = dk.records[:0]
+	for i := range list {
+		dk.records = append(dk.records, list[i].rec)
+	}
+	return s.record(ctx, dk.records...)
 }
 
 // clipDetail bounds an error of the JSON decoder, which repeats names.
@@ -101,57 +162,41 @@ func clipDetail(err error) string {
 	return err.Error()
 }
 
-// sign makes the token and releases it: nothing after it may fail.
-func (s *Signer) sign(ctx context.Context, v *view, p *profile, want request, rec *audit.Record, out *Outcome) (*api.SignResponse, *api.Problem) {
-	now := time.Now() // the one reading for iat, exp and the lease
+// sign makes the token.
+func (s *Signer) sign(p *profile, want *request, dk *desk, d *decision) *api.Problem {
+	now, v := time.Now(), d.view // the one reading for iat, exp and the lease
 	key, prob := v.pick(p.Ring, now)
 	if prob != nil {
-		return nil, prob
+		return prob
 	}
 	if want.ttl > key.maxTTL {
-		return nil, api.NewProblem(api.TTLTooLong, fmt.Sprintf("the token would live %d seconds: the key in force allows %d at most, whatever the profile says; ask for less", want.ttl, key.maxTTL))
+		return api.NewProblem(api.TTLTooLong, fmt.Sprintf("the token would live %d seconds: the key in force allows %d at most, whatever the profile says; ask for less", want.ttl, key.maxTTL))
 	}
-	out.Algorithm = key.Alg()
-	skew := time.Duration(v.snap.Config.ClockSkew)
+	d.out.Algorithm = key.Alg()
+	early := now.Add(-time.Duration(v.snap.Config.ClockSkew)).Unix()
 	claims := payload{
 		Issuer: v.snap.Config.URL, Subject: want.subject, Audience: want.audience,
-		ExpiresAt: now.Unix() + want.ttl, IssuedAt: now.Add(-skew).Unix(), NotBefore: now.Add(-skew).Unix(),
-		ID: newID(),
+		ExpiresAt: now.Unix() + want.ttl, IssuedAt: early, NotBefore: early, ID: dk.newID(),
 	}
-	doc, err := claims.encode(want.claims)
+	doc, err := claims.encode(dk.claims[:0], want.claims)
 	if err != nil {
 		s.log.Error("claims not encoded", "profile", p.Name, "error", err)
-		return nil, api.NewProblem(api.Unavailable, "the token could not be made; see the daemon's log")
+		return api.NewProblem(api.Unavailable, "the token could not be made; see the daemon's log")
 	}
-	raw, err := key.Sign(p.Type, doc)
-	if err != nil {
+	dk.claims = doc
+	from := len(dk.tokens)
+	if dk.tokens, err = key.AppendSigned(dk.tokens, p.Type, doc); err != nil {
 		s.log.Error("signature failed", "issuer", v.name, "ring", p.Ring, "kid", key.Kid(), "error", err)
-		return nil, api.NewProblem(api.Unavailable, "the signature failed; see the daemon's log")
+		return api.NewProblem(api.Unavailable, "the signature failed; see the daemon's log")
 	}
-	expires := time.Unix(claims.ExpiresAt, 0).UTC()
-	digest := sha256.Sum256(doc)
-	rec.Kid, rec.JTI, rec.ExpiresAt, rec.ClaimsSHA256 = key.Kid(), claims.ID, expires, hex.EncodeToString(digest[:])
-	// A crash after each step: signed, nothing is known of the token and nobody
-	// has it; recorded, the log allows a token that nobody has; released, all is said.
-	if prob := v.lapsed(key.until, time.Now()); prob != nil {
-		return nil, prob
+	d.token, d.ttl, d.until = dk.tokens[from:], want.ttl, key.until
+	d.rec.Time, d.rec.Decision = now, audit.Allow
+	d.rec.Kid, d.rec.JTI, d.rec.ExpiresAt = key.Kid(), claims.ID, time.Unix(claims.ExpiresAt, 0).UTC()
+	if s.audit != nil {
+		digest := sha256.Sum256(doc)
+		d.rec.ClaimsSHA256 = hex.EncodeToString(digest[:])
 	}
-	rec.Time, rec.Decision = now, audit.Allow
-	if prob := s.record(ctx, *rec); prob != nil {
-		return nil, prob
-	}
-	// Writing may have taken long, and a stopped process (SIGSTOP) wakes anywhere.
-	if prob := v.lapsed(key.until, time.Now()); prob != nil {
-		return nil, prob
-	}
-	return &api.SignResponse{Token: raw, Kid: key.Kid(), ExpiresAt: expires, ExpiresIn: want.ttl}, nil
-}
-
-// newID is a jti: 128 random bits.
-func newID() string {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process first
-	return base64.RawURLEncoding.EncodeToString(id[:])
+	return nil
 }
 
 // pick is the key that signs for a ring now.
@@ -167,8 +212,9 @@ func (v *view) pick(ring string, now time.Time) (signingKey, *api.Problem) {
 		return signingKey{}, api.NewProblem(api.Unavailable, fmt.Sprintf("the active key %q of ring %q is not loaded yet; /readyz/signer says why", r.active.JWK.Kid, ring))
 	}
 	var prob *api.Problem
+	late := v.late()
 	for _, key := range r.keys {
-		if prob = v.lapsed(key.until, now); prob == nil {
+		if prob = v.lapsed(key.until, now, late); prob == nil {
 			return key, nil
 		}
 	}
@@ -184,14 +230,13 @@ func (v *view) whyNoKey(ring string, now time.Time) string {
 		return fmt.Sprintf("ring %q has no key yet; the rotator makes one", ring)
 	}
 	if waiting := v.snap.WaitingFor(next); len(waiting) > 0 {
-		return fmt.Sprintf("the first key of ring %q has not been read back at %q yet", ring, waiting)
+		return fmt.Sprintf("the first key of ring %q has not been read back at %s yet", ring, keyring.Quoted(waiting))
 	}
 	return fmt.Sprintf("the next key of ring %q may sign from %s on, when every consumer knows it", ring, stamp(v.snap.SafeAt(next, now).Add(time.Second-time.Nanosecond))) // rounded up
 }
 
 // lapsed says why a key with this lease may not sign at a time.
-func (v *view) lapsed(until, now time.Time) *api.Problem {
-	late := v.late()
+func (v *view) lapsed(until, now, late time.Time) *api.Problem {
 	switch {
 	case v.snap.MaySign(until, now, late):
 		return nil
@@ -211,17 +256,17 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // auditTime bounds the wait for a log that hangs.
 const auditTime = 5 * time.Second
 
-// record keeps a decision. The problem that it returns is what the caller
+// record keeps decisions, all or none. The problem that it returns is what the caller
 // gets instead of the decision: without a record nothing is released. The
 // decision stands whether or not the caller is still there: one that hangs up
 // must not keep it out of the log, nor make the log look broken.
-func (s *Signer) record(ctx context.Context, rec audit.Record) *api.Problem {
+func (s *Signer) record(ctx context.Context, records ...audit.Record) *api.Problem {
 	if s.audit == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTime)
 	defer cancel()
-	err := s.audit.Append(ctx, rec)
+	err := s.audit.AppendAll(ctx, records)
 	if err == nil {
 		if s.auditBroken.Load() != nil && s.auditBroken.Swap(nil) != nil {
 			s.log.Info("audit log is written again")

@@ -116,7 +116,7 @@ type recorder struct {
 	before  func() error
 }
 
-func (r *recorder) Append(_ context.Context, rec audit.Record) error {
+func (r *recorder) AppendAll(_ context.Context, records []audit.Record) error {
 	r.mu.Lock()
 	before := r.before
 	r.mu.Unlock()
@@ -127,7 +127,7 @@ func (r *recorder) Append(_ context.Context, rec audit.Record) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.records = append(r.records, rec)
+	r.records = append(r.records, records...)
 	return nil
 }
 
@@ -286,6 +286,18 @@ var alice = caller{socket: "default", known: true, peer: unixsock.Peer{PID: 42, 
 // ask sends one request past HTTP.
 func (w *world) ask(body string) (*api.SignResponse, *api.Problem) {
 	return w.s.answer(context.Background(), alice, []byte(body))
+}
+
+// answer is one decision past HTTP: exactly one of its results is set.
+func (s *Signer) answer(ctx context.Context, c caller, body []byte) (*api.SignResponse, *api.Problem) {
+	dk := newDesk()
+	defer dk.clear()
+	dk.body = append(dk.body, body...)
+	d := s.judgeOne(ctx, c, dk)
+	if s.commit(ctx, dk); d.prob != nil {
+		return nil, d.prob
+	}
+	return &api.SignResponse{Token: string(d.token), Kid: d.rec.Kid, ExpiresAt: d.rec.ExpiresAt, ExpiresIn: d.ttl}, nil
 }
 
 func (w *world) mustSign(profile string) *api.SignResponse {

@@ -6,15 +6,15 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
-	_ "crypto/sha256" // the hashes that the methods name
-	_ "crypto/sha512"
-	"encoding/asn1"
+	"crypto/sha256"
+	_ "crypto/sha512" // the hashes that the methods name
 	"errors"
 	"fmt"
-	"math/big"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Bounds of an RSA modulus: RFC 7518 §3.3 wants 2048 at least; the upper one
@@ -24,11 +24,29 @@ const (
 	maxRSABits = 16384
 )
 
+// signing is what the methods of this package have beside golang-jwt's
+// interface: a signature over octets, by a key that is known to fit.
+type signing interface {
+	jwt.SigningMethod
+	sign(input []byte, key crypto.Signer) ([]byte, error)
+}
+
+// signed is the Sign of golang-jwt's interface, for all methods.
+func signed(m signing, input string, key any) ([]byte, error) {
+	signer, err := signerFor(m.Alg(), key)
+	if err != nil {
+		return nil, err
+	}
+	return m.sign([]byte(input), signer)
+}
+
 // Method is the signing method of an algorithm. Its Sign takes any
 // crypto.Signer, its Verify the public key; both refuse a key that the
 // algorithm cannot use. Algorithms without a public key (none, HS256 …) do not
 // exist here: the error wraps ErrAlgorithm.
-func Method(alg string) (jwt.SigningMethod, error) {
+func Method(alg string) (jwt.SigningMethod, error) { return methodOf(alg) }
+
+func methodOf(alg string) (signing, error) {
 	switch alg {
 	case "RS256":
 		return rsaMethod{&jwt.SigningMethodRSA{Name: alg, Hash: crypto.SHA256}}, nil
@@ -62,13 +80,11 @@ func Algorithms() []string {
 // rsaMethod is RSASSA-PKCS1-v1_5 (RFC 7518 §3.3).
 type rsaMethod struct{ *jwt.SigningMethodRSA }
 
-func (m rsaMethod) Sign(input string, key any) ([]byte, error) {
-	signer, err := signerFor(m.Name, key)
-	if err != nil {
-		return nil, err
-	}
+func (m rsaMethod) Sign(input string, key any) ([]byte, error) { return signed(m, input, key) }
+
+func (m rsaMethod) sign(input []byte, key crypto.Signer) ([]byte, error) {
 	// PKCS #1 v1.5 has no random part.
-	return signer.Sign(nil, digest(m.Hash, input), m.Hash)
+	return key.Sign(nil, digest(m.Hash, input), m.Hash)
 }
 
 func (m rsaMethod) Verify(input string, sig []byte, key any) error {
@@ -91,12 +107,10 @@ func newPSS(alg string, hash crypto.Hash) pssMethod {
 	}}
 }
 
-func (m pssMethod) Sign(input string, key any) ([]byte, error) {
-	signer, err := signerFor(m.Name, key)
-	if err != nil {
-		return nil, err
-	}
-	return signer.Sign(rand.Reader, digest(m.Hash, input), m.Options)
+func (m pssMethod) Sign(input string, key any) ([]byte, error) { return signed(m, input, key) }
+
+func (m pssMethod) sign(input []byte, key crypto.Signer) ([]byte, error) {
+	return key.Sign(rand.Reader, digest(m.Hash, input), m.Options)
 }
 
 func (m pssMethod) Verify(input string, sig []byte, key any) error {
@@ -110,12 +124,10 @@ func (m pssMethod) Verify(input string, sig []byte, key any) error {
 // keys sign deterministically (RFC 6979, FIPS 186-5 §6.3.2).
 type ecdsaMethod struct{ *jwt.SigningMethodECDSA }
 
-func (m ecdsaMethod) Sign(input string, key any) ([]byte, error) {
-	signer, err := signerFor(m.Name, key)
-	if err != nil {
-		return nil, err
-	}
-	der, err := signer.Sign(nil, digest(m.Hash, input), m.Hash)
+func (m ecdsaMethod) Sign(input string, key any) ([]byte, error) { return signed(m, input, key) }
+
+func (m ecdsaMethod) sign(input []byte, key crypto.Signer) ([]byte, error) {
+	der, err := key.Sign(nil, digest(m.Hash, input), m.Hash)
 	if err != nil {
 		return nil, err
 	}
@@ -132,32 +144,30 @@ func (m ecdsaMethod) Verify(input string, sig []byte, key any) error {
 // fixedWidth turns the ASN.1 signature of a crypto.Signer into r ‖ s, each of
 // size octets (RFC 7518 §3.4).
 func fixedWidth(der []byte, size int) ([]byte, error) {
-	var sig struct{ R, S *big.Int }
-	rest, err := asn1.Unmarshal(der, &sig)
-	if err != nil {
-		return nil, fmt.Errorf("ECDSA signature of the key: %w", err)
-	}
-	for _, n := range []*big.Int{sig.R, sig.S} {
-		if len(rest) > 0 || n.Sign() <= 0 || n.BitLen() > 8*size {
-			return nil, errors.New("ECDSA signature of the key: out of range")
-		}
+	var seq cryptobyte.String
+	var r, s []byte
+	whole := cryptobyte.String(der)
+	if !whole.ReadASN1(&seq, asn1.SEQUENCE) || !whole.Empty() || !seq.ReadASN1Integer(&r) || !seq.ReadASN1Integer(&s) || !seq.Empty() {
+		return nil, errors.New("ECDSA signature of the key: not two positive integers in DER")
 	}
 	out := make([]byte, 2*size)
-	sig.R.FillBytes(out[:size])
-	sig.S.FillBytes(out[size:])
+	for i, n := range [][]byte{r, s} { // without leading zeros
+		if len(n) > size || n[0] == 0 {
+			return nil, errors.New("ECDSA signature of the key: out of range")
+		}
+		copy(out[(i+1)*size-len(n):], n)
+	}
 	return out, nil
 }
 
 // edMethod is Ed25519 (RFC 8037 §3.1).
 type edMethod struct{ *jwt.SigningMethodEd25519 }
 
-func (m edMethod) Sign(input string, key any) ([]byte, error) {
-	signer, err := signerFor(m.Alg(), key)
-	if err != nil {
-		return nil, err
-	}
+func (m edMethod) Sign(input string, key any) ([]byte, error) { return signed(m, input, key) }
+
+func (m edMethod) sign(input []byte, key crypto.Signer) ([]byte, error) {
 	// Not hashed before, and without a random part (RFC 8032 §5.1.6).
-	return signer.Sign(nil, []byte(input), crypto.Hash(0))
+	return key.Sign(nil, input, crypto.Hash(0))
 }
 
 func (m edMethod) Verify(input string, sig []byte, key any) error {
@@ -167,9 +177,13 @@ func (m edMethod) Verify(input string, sig []byte, key any) error {
 	return m.SigningMethodEd25519.Verify(input, sig, key)
 }
 
-func digest(hash crypto.Hash, input string) []byte {
+func digest(hash crypto.Hash, input []byte) []byte {
+	if hash == crypto.SHA256 { // most tokens; it needs no state on the heap
+		sum := sha256.Sum256(input)
+		return sum[:]
+	}
 	h := hash.New()
-	h.Write([]byte(input))
+	h.Write(input)
 	return h.Sum(nil)
 }
 

@@ -2,14 +2,15 @@ package token
 
 import (
 	"crypto"
+	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-
-	"github.com/golang-jwt/jwt/v5"
+	"slices"
+	"sync"
 
 	"github.com/keyturn/keyturn/internal/strictjson"
 )
@@ -26,14 +27,19 @@ type Header struct {
 // its crypto.Signer is.
 type Signer struct {
 	alg, kid string
-	method   jwt.SigningMethod
+	method   signing
 	key      crypto.Signer
+	// headers holds the encoded header for each typ that was asked for: a
+	// handful, since they come from a configuration.
+	headers *sync.Map
+	// width is how many octets a signature may have: a hint for memory.
+	width int
 }
 
 // NewSigner is the signer of a key under its kid. It refuses a key that the
 // algorithm cannot use.
 func NewSigner(alg, kid string, key crypto.Signer) (*Signer, error) {
-	method, err := Method(alg)
+	method, err := methodOf(alg)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +49,11 @@ func NewSigner(alg, kid string, key crypto.Signer) (*Signer, error) {
 	if _, err := signerFor(alg, key); err != nil {
 		return nil, fmt.Errorf("kid %q: %w", kid, err)
 	}
-	return &Signer{alg: alg, kid: kid, method: method, key: key}, nil
+	width := 132 // ES512
+	if pub, ok := key.Public().(*rsa.PublicKey); ok {
+		width = pub.Size()
+	}
+	return &Signer{alg: alg, kid: kid, method: method, key: key, headers: new(sync.Map), width: width}, nil
 }
 
 // redacted stands for a Signer wherever it is printed: fmt would look into its
@@ -68,20 +78,39 @@ func (s *Signer) Alg() string { return s.alg }
 // Sign makes a token of the claims, a JSON object, which go into it byte by
 // byte. The caller made the object and answers for it: it is not parsed again.
 func (s *Signer) Sign(typ string, claims []byte) (string, error) {
-	header, err := json.Marshal(Header{Alg: s.alg, Kid: s.kid, Typ: typ})
+	token, err := s.AppendSigned(nil, typ, claims)
+	return string(token), err
+}
+
+// AppendSigned is Sign for callers that have memory for the token: it is
+// appended to dst. After an error dst is what it was.
+func (s *Signer) AppendSigned(dst []byte, typ string, claims []byte) ([]byte, error) {
+	header, err := s.header(typ)
+	if err != nil {
+		return dst, err
+	}
+	enc, from := base64.RawURLEncoding, len(dst)
+	out := slices.Grow(dst, len(header)+enc.EncodedLen(len(claims))+1+enc.EncodedLen(s.width))
+	out = enc.AppendEncode(append(out, header...), claims)
+	sig, err := s.method.sign(out[from:], s.key)
+	if err != nil {
+		return dst, fmt.Errorf("sign with kid %q: %w", s.kid, err)
+	}
+	return enc.AppendEncode(append(out, '.'), sig), nil
+}
+
+// header is the encoded header with the dot behind it.
+func (s *Signer) header(typ string) (string, error) {
+	if known, ok := s.headers.Load(typ); ok {
+		return known.(string), nil
+	}
+	doc, err := json.Marshal(Header{Alg: s.alg, Kid: s.kid, Typ: typ})
 	if err != nil {
 		return "", fmt.Errorf("encode header: %w", err)
 	}
-	enc := base64.RawURLEncoding
-	size := enc.EncodedLen(len(header)) + 1 + enc.EncodedLen(len(claims))
-	out := make([]byte, 0, size+1+enc.EncodedLen(maxRSABits/8))
-	out = append(enc.AppendEncode(out, header), '.')
-	out = enc.AppendEncode(out, claims)
-	sig, err := s.method.Sign(string(out), s.key)
-	if err != nil {
-		return "", fmt.Errorf("sign with kid %q: %w", s.kid, err)
-	}
-	return string(enc.AppendEncode(append(out, '.'), sig)), nil
+	text := base64.RawURLEncoding.EncodeToString(doc) + "."
+	s.headers.Store(typ, text)
+	return text, nil
 }
 
 // Build makes one token. Unlike Signer.Sign it refuses claims that are not

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -202,6 +203,62 @@ func TestFixedWidthPads(t *testing.T) {
 	out, err := fixedWidth(der, 66)
 	if err != nil || len(out) != 132 || out[65] != 1 || out[131] != 2 {
 		t.Errorf("fixedWidth = %v, %v", out, err)
+	}
+}
+
+// What a key that is not Go's own might return.
+func TestFixedWidthRefuses(t *testing.T) {
+	der := func(r, s *big.Int) []byte {
+		doc, err := asn1.Marshal(struct{ R, S *big.Int }{r, s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return doc
+	}
+	one, wide := big.NewInt(1), new(big.Int).Lsh(big.NewInt(1), 256)
+	whole := der(one, one)
+	for name, sig := range map[string][]byte{
+		"nothing":      nil,
+		"cut":          whole[:len(whole)-1],
+		"more behind":  append(bytes.Clone(whole), 0),
+		"zero r":       der(new(big.Int), one),
+		"zero s":       der(one, new(big.Int)),
+		"negative":     der(big.NewInt(-1), one),
+		"too wide":     der(one, wide),
+		"a third":      {0x30, 9, 2, 1, 1, 2, 1, 1, 2, 1, 1},
+		"long form":    {0x30, 7, 2, 2, 0, 1, 2, 1, 1}, // not DER: a leading zero too many
+		"no sequence":  {0x31, 6, 2, 1, 1, 2, 1, 1},
+		"no integer":   {0x30, 6, 4, 1, 1, 2, 1, 1},
+		"empty number": {0x30, 5, 2, 0, 2, 1, 1},
+	} {
+		if out, err := fixedWidth(sig, 32); err == nil {
+			t.Errorf("%s: %x", name, out)
+		}
+	}
+}
+
+// AppendSigned leaves what is before it alone, also where the key fails.
+func TestAppendSigned(t *testing.T) {
+	key := newKey(t, "ES256")
+	s, err := NewSigner("ES256", "k1", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dst := append(make([]byte, 0, 4096), "before"...)
+	for _, typ := range []string{"JWT", "at+jwt", "JWT"} {
+		out, err := s.AppendSigned(dst, typ, []byte(`{"sub":"u"}`))
+		if err != nil || !bytes.HasPrefix(out, []byte("before")) {
+			t.Fatalf("AppendSigned = %q, %v", out, err)
+		}
+		raw := string(out[len("before"):])
+		h, err := Parse(raw)
+		if err != nil || h.Header.Typ != typ {
+			t.Errorf("%s: %+v, %v", raw, h, err)
+		}
+		verifyByHand(t, "ES256", raw, key.Public())
+		if again, err := s.Sign(typ, []byte(`{"sub":"u"}`)); err != nil || again != raw {
+			t.Errorf("Sign = %s, %v, want the same: it is deterministic", again, err)
+		}
 	}
 }
 

@@ -21,13 +21,20 @@ import (
 // It bounds the work that a small document can cause.
 const MaxDepth = 16
 
+// MaxMembers is how many members one object may have: to find one that appears
+// twice, all their names are kept.
+const MaxMembers = 10_000
+
+// errTooWide reports an object with more members than MaxMembers.
+var errTooWide = fmt.Errorf("a JSON object has more than %d members", MaxMembers)
+
 // ErrTooDeep reports a document that nests deeper than MaxDepth.
 var ErrTooDeep = fmt.Errorf("JSON nests deeper than %d levels", MaxDepth)
 
 // Unmarshal decodes one JSON value into v. Names match case-exactly; unknown
 // names (RFC 8259 leaves them open, we do not), duplicate names, invalid UTF-8,
-// data after the value and nesting beyond MaxDepth are errors. The caller
-// bounds the size of data.
+// data after the value, nesting beyond MaxDepth and objects beyond MaxMembers are
+// errors. The caller bounds the size of data.
 func Unmarshal(data []byte, v any) error {
 	if err := Check(data); err != nil {
 		return err
@@ -47,7 +54,7 @@ func UnmarshalOpen(data []byte, v any) error {
 // Check reports whether data is exactly one JSON value that Unmarshal could
 // read into some Go value: unique names, valid UTF-8, no trailing data, bounded depth.
 func Check(data []byte) error {
-	dec := jsontext.NewDecoder(bytes.NewReader(data))
+	dec := jsontext.NewDecoder(bytes.NewBuffer(data)) // of a Buffer it makes no copy
 	for {
 		_, err := dec.ReadToken()
 		switch {
@@ -64,6 +71,10 @@ func Check(data []byte) error {
 				return errors.New("data after the JSON value")
 			}
 			return nil
+		default:
+			if kind, values := dec.StackIndex(depth); kind == jsontext.KindBeginObject && values > 2*MaxMembers {
+				return errTooWide
+			}
 		}
 	}
 }
@@ -120,4 +131,33 @@ func kindName(k jsontext.Kind) string {
 		return "an array"
 	}
 	return "this"
+}
+
+// ErrTooMany reports an array with more elements than the caller takes.
+var ErrTooMany = errors.New("the array has too many elements")
+
+// Elements returns the elements of an array as parts of it, most at most:
+// a document that is small can hold very many. The array is one that Unmarshal
+// or Check has found sound.
+func Elements(array []byte, most int) ([][]byte, error) {
+	dec := jsontext.NewDecoder(bytes.NewBuffer(array))
+	if dec.PeekKind() != jsontext.KindBeginArray {
+		return nil, errors.New("not an array")
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, plain(err)
+	}
+	var list [][]byte
+	for dec.PeekKind() != jsontext.KindEndArray {
+		value, err := dec.ReadValue()
+		switch {
+		case err != nil:
+			return nil, plain(err)
+		case len(list) == most:
+			return nil, fmt.Errorf("%w: at most %d", ErrTooMany, most)
+		}
+		end := int(dec.InputOffset())
+		list = append(list, array[end-len(value):end:end])
+	}
+	return list, nil
 }

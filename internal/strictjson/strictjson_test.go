@@ -1,8 +1,12 @@
 package strictjson
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 func TestUnmarshalRefuses(t *testing.T) {
@@ -54,9 +58,47 @@ func FuzzCheck(f *testing.F) {
 	f.Add([]byte(`{"a":[1,2,{"b":null}]}`))
 	f.Add([]byte(`[[[[]]]]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var v any
+		var v jsontext.Value // any would not take a number beyond float64
 		if Check(data) == nil && UnmarshalOpen(data, &v) != nil {
 			t.Errorf("Check takes %q, UnmarshalOpen does not", data)
 		}
 	})
+}
+
+func TestElements(t *testing.T) {
+	list, err := Elements([]byte(` [ {"a":[1,2]}, "x" ,3 ] `), 3)
+	if err != nil || len(list) != 3 || string(list[0]) != `{"a":[1,2]}` || string(list[1]) != `"x"` || string(list[2]) != "3" {
+		t.Errorf("Elements = %q, %v", list, err)
+	}
+	if list, err := Elements([]byte(`[]`), 0); err != nil || len(list) != 0 {
+		t.Errorf("Elements of none = %q, %v", list, err)
+	}
+	if _, err := Elements([]byte(`[1,2,3]`), 2); !errors.Is(err, ErrTooMany) {
+		t.Errorf("Elements of too many = %v", err)
+	}
+	for _, bad := range []string{``, `{}`, `1`, `[1`, `[1 2]`, `[1,]`} {
+		if list, err := Elements([]byte(bad), 9); err == nil {
+			t.Errorf("Elements(%q) = %q", bad, list)
+		}
+	}
+}
+
+// TestMaxMembers: an object that would take much memory to read is not read to its end.
+func TestMaxMembers(t *testing.T) {
+	object := func(members int) []byte {
+		var b strings.Builder
+		for i := range members {
+			fmt.Fprintf(&b, `,"%x":[{"a":1}]`, i)
+		}
+		return []byte(`[{"in":{` + strings.TrimPrefix(b.String(), ",") + `}}]`)
+	}
+	if err := Check(object(MaxMembers)); err != nil {
+		t.Errorf("Check of %d members = %v", MaxMembers, err)
+	}
+	if err := Check(object(MaxMembers + 1)); err == nil || !strings.Contains(err.Error(), "more than 10000 members") {
+		t.Errorf("Check of one more = %v", err)
+	}
+	if err := Check([]byte("[" + strings.Repeat("1,", 3*MaxMembers) + "1]")); err != nil {
+		t.Errorf("Check of a long array = %v", err)
+	}
 }
