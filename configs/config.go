@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -34,26 +35,34 @@ func Roles() []Role { return []Role{Rotator, Signer, Publisher} }
 type Config struct {
 	// File is where it was read from; for messages and reloads.
 	File string `yaml:"-"`
+	// Sum is that of the bytes of File; for reloads.
+	Sum [sha256.Size]byte `yaml:"-"`
 	// Lines are those of the fields in File, by path; for Fault.
 	Lines map[string]int `yaml:"-"`
 	// Store is where manifests and private halves live: vault or local. [vault]
 	Store string `yaml:"store"`
 	// StateDir keeps the high-water mark and the last public snapshot. Required.
 	StateDir string `yaml:"state_dir"`
+	// Replica names this daemon among those of an issuer: its audit log is
+	// anchored under it. No two have the same. [the host's name]
+	Replica string `yaml:"replica"`
 	// Roles that this daemon has. [rotator, signer, publisher]
 	Roles []Role `yaml:"roles,flow"`
 	// SyncInterval is how often a replica reads the manifest. It counts in the
 	// timing of every issuer, so replicas must agree on it. [10s]
 	SyncInterval Duration `yaml:"sync_interval"`
-	Log          Log      `yaml:"log,flow"`
-	Vault        Vault    `yaml:"vault,omitempty"`
-	Local        Local    `yaml:"local,omitempty"`
-	Listen       Listen   `yaml:"listen"`
+	// Watch applies the file when it changes, as SIGHUP does. [true]
+	Watch  bool   `yaml:"watch"`
+	Log    Log    `yaml:"log,flow"`
+	Vault  Vault  `yaml:"vault,omitempty"`
+	Local  Local  `yaml:"local,omitempty"`
+	Listen Listen `yaml:"listen"`
 	// Issuers, Rings and Profiles are named; names are unique among their kind.
-	Issuers  []Issuer  `yaml:"issuers"`
-	Rings    []Ring    `yaml:"rings"`
-	Profiles []Profile `yaml:"profiles"`
-	Audit    Audit     `yaml:"audit"`
+	Issuers   []Issuer  `yaml:"issuers"`
+	Rings     []Ring    `yaml:"rings"`
+	Profiles  []Profile `yaml:"profiles"`
+	Audit     Audit     `yaml:"audit"`
+	Hardening Hardening `yaml:"hardening,flow"`
 }
 
 // Log says what is logged, to standard error.
@@ -143,6 +152,9 @@ type SignSocket struct {
 	Mode string `yaml:"mode"`
 	// Group that owns it, by name or number. [the daemon's own]
 	Group string `yaml:"group,omitempty"`
+	// ConnectionsPerUser is how many of its 512 connections one user may hold, 1
+	// to 200. Who has all makes room with those that are idle. [64]
+	ConnectionsPerUser int `yaml:"connections_per_user"`
 }
 
 // FileMode is the mode as a number.
@@ -208,6 +220,9 @@ type Audit struct {
 	File string `yaml:"file,omitempty"`
 	// Required refuses to sign while the line cannot be written. [true]
 	Required bool `yaml:"required"`
+	// AnchorInterval is how often the newest record's place in the chain is kept
+	// beside the manifest, at least a second. [1m]
+	AnchorInterval Duration `yaml:"anchor_interval"`
 }
 
 // Has reports whether this daemon has a role.

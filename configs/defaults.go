@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,7 +32,13 @@ func (v *validator) defaults() {
 	if !v.src.given("roles") {
 		c.Roles = Roles()
 	}
+	if host, err := os.Hostname(); err == nil && replicaSyntax.MatchString(host) {
+		fill(&c.Replica, host)
+	}
 	fill(&c.SyncInterval, Duration(10*time.Second))
+	if !v.src.given("watch") {
+		c.Watch = true
+	}
 	fill(&c.Log.Level, "info")
 	fill(&c.Log.Format, "json")
 	switch c.Store {
@@ -48,9 +55,11 @@ func (v *validator) defaults() {
 	}
 	v.defaultSockets()
 	fill(&c.Listen.Status.Addr, DefaultStatusAddr)
+	fill(&c.Hardening.Landlock, LandlockAuto)
 	if !v.src.given("audit.required") {
 		c.Audit.Required = true
 	}
+	fill(&c.Audit.AnchorInterval, Duration(time.Minute))
 	for i := range c.Issuers {
 		v.defaultIssuer(&c.Issuers[i], at("issuers", i))
 	}
@@ -69,6 +78,9 @@ func (v *validator) defaultSockets() {
 	}
 	for i := range l.Sign {
 		fill(&l.Sign[i].Mode, "0660")
+		if !v.src.given(at("listen.sign", i) + ".connections_per_user") {
+			l.Sign[i].ConnectionsPerUser = 64
+		}
 	}
 	fill(&l.Admin.Path, DefaultAdminSocket)
 	fill(&l.Admin.Mode, "0600")
@@ -113,6 +125,9 @@ func (v *validator) defaultProfile(p *Profile, path string) {
 		}
 	}
 	fill(&p.Typ, "JWT")
+	if !v.src.given(path + ".rate.burst") {
+		p.Rate.Burst = p.Rate.PerSecond
+	}
 	if ring, ok := v.cfg.Ring(p.Ring); ok {
 		fill(&p.TTL.Max, ring.MaxTokenTTL)
 	}

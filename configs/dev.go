@@ -50,6 +50,10 @@ func Dev(o DevOptions) (*Config, []Warning, error) {
 		return nil, nil, err
 	}
 	followAddr(cfg)
+	// A try-out in another folder has another log, which is anchored elsewhere.
+	if name := filepath.Base(dir); replicaSyntax.MatchString(name) {
+		cfg.Replica = name
+	}
 	for i := range cfg.Profiles {
 		for j := range cfg.Profiles[i].Allow {
 			cfg.Profiles[i].Allow[j].UID = &o.UID

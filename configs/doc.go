@@ -18,6 +18,7 @@
 //	KEYTURN_CONFIG                    the file itself (--config)
 //	KEYTURN_STORE                     store
 //	KEYTURN_STATE_DIR                 state_dir (--state-dir)
+//	KEYTURN_REPLICA                   replica
 //	KEYTURN_LOG_LEVEL                 log.level (--log-level)
 //	KEYTURN_LOG_FORMAT                log.format (--log-format)
 //	KEYTURN_VAULT_ADDRESS             vault.address (--vault-address), VAULT_ADDR
@@ -34,6 +35,7 @@
 //	KEYTURN_LISTEN_ADMIN_PATH         listen.admin.path
 //	KEYTURN_LISTEN_PUBLIC_ADDR        listen.public.addr (--public-addr)
 //	KEYTURN_LISTEN_STATUS_ADDR        listen.status.addr (--status-addr)
+//	KEYTURN_HARDENING_LANDLOCK        hardening.landlock
 //	KEYTURN_AUDIT_FILE                audit.file
 //
 // An empty variable counts as unset. VAULT_* count with store vault alone, and
@@ -47,5 +49,6 @@
 //
 // The package imports keyring, whose configuration it fills, and judges what
 // one file can tell about itself. Timing, schedules and profile rules are
-// judged by those who live by them: keyring, rotator and signer.
+// judged by those who live by them, keyring, rotator and signer, through
+// Options.Judge, so that all faults of a file are told at once.
 package configs

@@ -46,7 +46,7 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatalf("what is shown does not load: %v\n%s", err, shown)
 			}
-			again.File, again.Lines = cfg.File, cfg.Lines // which the defaults move
+			again.File, again.Sum, again.Lines = cfg.File, cfg.Sum, cfg.Lines // which the defaults move
 			if diff := cmp.Diff(cfg, again); diff != "" {
 				t.Errorf("what is shown is another configuration (-loaded +shown):\n%s", diff)
 			}
@@ -66,8 +66,8 @@ func TestExampleIsWhole(t *testing.T) {
 		"method", "role_id_file", "secret_id_file", "token_file", "dir", "key_file", "sign", "admin", "public", "status", "path", "mode",
 		"group", "allow", "addr", "tls", "cert_file", "insecure", "revision", "url", "consumer_cache", "jwks_max_age", "leeway",
 		"outage_budget", "clock_skew", "max_keys", "publish", "confirm", "file", "http", "required", "view", "issuer", "custody",
-		"algorithm", "rsa_bits", "rotate", "max_token_ttl", "ring", "subject", "fixed", "from_peer", "pattern", "audiences", "claims",
-		"require", "add", "ttl", "default", "max", "typ", "audit", "socket", "uid", "gid",
+		"algorithm", "rsa_bits", "rotate", "max_token_ttl", "ring", "when", "rate", "per_second", "burst", "watch", "subject", "fixed", "from_peer", "pattern", "audiences", "claims",
+		"require", "add", "ttl", "default", "max", "typ", "audit", "socket", "uid", "gid", "landlock", "connect_ports", "replica", "anchor_interval",
 	} {
 		if !bytes.Contains(doc, []byte(field+":")) {
 			t.Errorf("keyturn.yaml does not show %s", field)
@@ -114,6 +114,9 @@ func TestDev(t *testing.T) {
 			}
 			if cfg.StateDir != filepath.Join(dir, "state") {
 				t.Errorf("state_dir = %s: the environment of another daemon was heeded", cfg.StateDir)
+			}
+			if cfg.Replica != filepath.Base(dir) {
+				t.Errorf("replica %s: the log of another try-out is anchored under it", cfg.Replica)
 			}
 			if uid := cfg.Profiles[0].Allow[0].UID; uid == nil || *uid != 4242 {
 				t.Errorf("allow = %+v, want uid 4242", cfg.Profiles[0].Allow)

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,10 @@ type Options struct {
 	Environ []string
 	// Dev marks the try-out, in which Vault may be reached over plain HTTP.
 	Dev bool
+	// Judge finds what others know to be wrong (Config.Fault), so that all faults
+	// are told at once. It may be handed a configuration that has faults, and
+	// what follows from those is left out. Nil finds nothing.
+	Judge func(*Config) []Fault
 }
 
 // Load reads the configuration that the options name. An error of type Faults
@@ -43,6 +48,20 @@ func Load(o Options) (*Config, []Warning, error) {
 		return nil, nil, err
 	}
 	return parse(doc, file, over, o)
+}
+
+// Sum is what Config.Sum would be, were the file loaded now. It does not wait
+// for a pipe, which has no content to compare.
+func Sum(file string) ([sha256.Size]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return [sha256.Size]byte{}, fmt.Errorf("look at configuration: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return [sha256.Size]byte{}, fmt.Errorf("%s is no file", file)
+	}
+	doc, err := readFile(file)
+	return sha256.Sum256(doc), err
 }
 
 // readFile reads a configuration, unless somebody else could have written it.
@@ -85,7 +104,7 @@ func parse(doc []byte, file string, over *overlay, o Options) (*Config, []Warnin
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.File, cfg.Lines = file, src.lines
+	cfg.File, cfg.Sum, cfg.Lines = file, sha256.Sum256(doc), src.lines
 	over.apply(cfg, src)
 	v := &validator{cfg: cfg, src: src, over: over, dev: o.Dev}
 	v.paths()
@@ -98,6 +117,9 @@ func parse(doc []byte, file string, over *overlay, o Options) (*Config, []Warnin
 		if !broken || !f.follows {
 			faults = append(faults, f)
 		}
+	}
+	if o.Judge != nil {
+		faults = append(faults, v.notEchoes(o.Judge(cfg), faults)...)
 	}
 	if len(faults) > 0 {
 		sortFaults(faults)

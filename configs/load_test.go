@@ -62,6 +62,15 @@ func edit(t *testing.T, text, old, with string) string {
 	return strings.Replace(text, old, with, 1)
 }
 
+func hostname(t *testing.T) string {
+	t.Helper()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host
+}
+
 func TestDefaults(t *testing.T) {
 	cfg, warnings, err := loadText(t, minimal, Options{})
 	if err != nil || len(warnings) > 0 {
@@ -69,11 +78,11 @@ func TestDefaults(t *testing.T) {
 	}
 	var root uint32
 	want := &Config{
-		File: cfg.File, Store: "local", StateDir: "/var/lib/keyturn", Roles: Roles(),
-		SyncInterval: Duration(10 * time.Second), Log: Log{Level: "info", Format: "json"},
+		File: cfg.File, Sum: cfg.Sum, Store: "local", StateDir: "/var/lib/keyturn", Replica: hostname(t), Roles: Roles(),
+		SyncInterval: Duration(10 * time.Second), Watch: true, Log: Log{Level: "info", Format: "json"},
 		Local: Local{Dir: "/var/lib/keyturn/custody", KeyFile: "/etc/keyturn/seal.key"},
 		Listen: Listen{
-			Sign:   []SignSocket{{Name: "default", Path: "/run/keyturn/sign.sock", Mode: "0660"}},
+			Sign:   []SignSocket{{Name: "default", Path: "/run/keyturn/sign.sock", Mode: "0660", ConnectionsPerUser: 64}},
 			Admin:  AdminSocket{Path: "/run/keyturn/admin.sock", Mode: "0600"},
 			Status: StatusListener{Addr: "127.0.0.1:9464"},
 		},
@@ -88,7 +97,8 @@ func TestDefaults(t *testing.T) {
 			Name: "orders", Ring: "web", Allow: []Allow{{UID: &root}}, Subject: Subject{Fixed: "me"}, Audiences: []string{"a"},
 			TTL: TTL{Default: Duration(5 * time.Minute), Max: Duration(time.Hour)}, Typ: "JWT",
 		}},
-		Audit: Audit{File: "/var/log/audit.jsonl", Required: true},
+		Audit:     Audit{File: "/var/log/audit.jsonl", Required: true, AnchorInterval: Duration(time.Minute)},
+		Hardening: Hardening{Landlock: "auto"},
 	}
 	if cfg.Lines["rings[0].rotate"] != 10 {
 		t.Errorf("lines %v", cfg.Lines)

@@ -29,6 +29,7 @@ func scalars() []scalar {
 	return []scalar{
 		{path: "store", field: func(c *Config) *string { return &c.Store }},
 		{path: "state_dir", flag: "state-dir", usage: "folder of the high-water mark and the last public snapshot", field: func(c *Config) *string { return &c.StateDir }},
+		{path: "replica", field: func(c *Config) *string { return &c.Replica }},
 		{path: "log.level", flag: "log-level", usage: "debug, info, warn or error", field: func(c *Config) *string { return &c.Log.Level }},
 		{path: "log.format", flag: "log-format", usage: "json or text", field: func(c *Config) *string { return &c.Log.Format }},
 		{path: "vault.address", flag: "vault-address", usage: "URL of the Vault server", vault: "VAULT_ADDR", field: func(c *Config) *string { return &c.Vault.Address }},
@@ -45,6 +46,7 @@ func scalars() []scalar {
 		{path: "listen.admin.path", field: func(c *Config) *string { return &c.Listen.Admin.Path }},
 		{path: "listen.public.addr", flag: "public-addr", usage: "host:port that serves the key sets", field: func(c *Config) *string { return &c.Listen.Public.Addr }},
 		{path: "listen.status.addr", flag: "status-addr", usage: "host:port of health and metrics, or off", field: func(c *Config) *string { return &c.Listen.Status.Addr }},
+		{path: "hardening.landlock", field: func(c *Config) *string { return &c.Hardening.Landlock }},
 		{path: "audit.file", field: func(c *Config) *string { return &c.Audit.File }},
 	}
 }

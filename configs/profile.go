@@ -14,8 +14,21 @@ type Profile struct {
 	Audiences []string `yaml:"audiences,flow"`
 	Claims    Claims   `yaml:"claims,omitempty"`
 	TTL       TTL      `yaml:"ttl,flow"`
-	// Typ is the header `typ`. [JWT]
+	// Typ is the header `typ`, a media type. at+jwt is held against RFC 9068. [JWT]
 	Typ string `yaml:"typ"`
+	// When is a condition in CEL over claims, peer and request, which has to be
+	// true. The signer compiles it. [none]
+	When string `yaml:"when,omitempty"`
+	// Rate limits how often each caller (uid) may sign by the profile. [no limit]
+	Rate Rate `yaml:"rate,omitempty,flow"`
+}
+
+// Rate is so many signatures a second, and so many at once.
+type Rate struct {
+	// PerSecond is at least 1. Required.
+	PerSecond int `yaml:"per_second"`
+	// Burst is how many at once after a while without any, at least 1. [per_second]
+	Burst int `yaml:"burst"`
 }
 
 // Allow matches callers. Fields are ANDed; an empty one is refused.
@@ -33,7 +46,8 @@ type Subject struct {
 	Fixed string `yaml:"fixed,omitempty"`
 	// FromPeer builds it from the caller: uid:{uid}.
 	FromPeer string `yaml:"from_peer,omitempty"`
-	// Pattern is a regular expression that the request's subject must match.
+	// Pattern is a regular expression (RE2) that the whole of the request's
+	// subject must match, with or without ^ and $.
 	Pattern string `yaml:"pattern,omitempty"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // validator fills and judges one configuration, and keeps all it finds.
@@ -102,8 +103,23 @@ func (v *validator) validate() {
 	v.rings()
 	v.profiles()
 	v.served()
+	v.hardening()
 	if c.Has(Signer) || c.Has(Rotator) {
 		v.need("audit.file", c.Audit.File, "every decision is written there before a token is released, such as /var/log/keyturn/audit.jsonl")
+	}
+	v.anchors()
+}
+
+var replicaSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// anchors checks where the audit log's heads are kept.
+func (v *validator) anchors() {
+	c := v.cfg
+	if v.need("replica", c.Replica, "the name of this daemon, under which its audit log is anchored; the host's name will not do") && !replicaSyntax.MatchString(c.Replica) {
+		v.fault("replica", "%q: write 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or a digit (it becomes a segment of Vault's paths)", c.Replica)
+	}
+	if c.Audit.AnchorInterval < Duration(time.Second) {
+		v.fault("audit.anchor_interval", "%s: at least 1s", c.Audit.AnchorInterval)
 	}
 }
 

@@ -16,6 +16,9 @@ func (v *validator) listen() {
 	for i, s := range l.Sign {
 		path := at("listen.sign", i)
 		v.socket(path, s.Path, s.Mode, s.Group, taken)
+		if n := s.ConnectionsPerUser; n < 1 || n > 200 {
+			v.fault(path+".connections_per_user", "%d is out of range: a user may have 1 to 200 of the socket's 512 connections", n)
+		}
 	}
 	if v.cfg.Has(Signer) && len(l.Sign) == 0 {
 		v.fault("listen.sign", "is empty, and role signer signs for those who come through a socket: add one, or take listen.sign out for the default")

@@ -21,6 +21,7 @@ func (v *validator) profiles() {
 		if ok {
 			v.ttl(p.TTL, ring, where+".ttl")
 		}
+		v.rate(p.Rate, where+".rate")
 		for j, claim := range p.Claims.Add {
 			add := at(where+".claims.add", j)
 			v.need(add+".name", claim.Name, "the claim's name")
@@ -60,6 +61,21 @@ func (v *validator) subject(s Subject, where string) {
 		v.follows(where, "is missing: one of fixed, from_peer or pattern")
 	case set > 1:
 		v.fault(where, "has more than one of fixed, from_peer and pattern: keep one")
+	}
+}
+
+func (v *validator) rate(r Rate, where string) {
+	if !v.src.given(where) {
+		return
+	}
+	switch {
+	case !v.src.given(where + ".per_second"):
+		v.follows(where+".per_second", "is missing: how many signatures a second each caller may have")
+	case r.PerSecond < 1:
+		v.fault(where+".per_second", "is %d: at least 1; take rate out for no limit", r.PerSecond)
+	}
+	if v.src.given(where+".burst") && r.Burst < 1 {
+		v.fault(where+".burst", "is %d: at least 1, or take it out for per_second", r.Burst)
 	}
 }
 

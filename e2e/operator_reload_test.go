@@ -43,7 +43,7 @@ func (d *daemon) asks(req api.SignRequest) api.Code {
 // file that is broken changes nothing, and log and metric say so.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	s := newSite(t).edit("level: info", "level: error")
+	s := newSite(t).edit("level: info", "level: error").edit("store: local", "store: local\nwatch: false")
 	d := s.start("web")
 	pid := d.cmd.Process.Pid
 	if d.out.String() != "" {

@@ -107,6 +107,53 @@ func TestPreviousKeySignsOn(t *testing.T) {
 	})
 }
 
+// The same for a signer that starts after the rotation: it loads the previous
+// key where the active one's half is gone or wrong, and there alone.
+func TestPreviousKeyStepsIn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error // of the active key's half
+		left time.Duration
+		want bool
+	}{
+		"gone":              {keyring.ErrNoKey, 5 * time.Second, true},
+		"wrong":             {keyring.ErrMismatch, 5 * time.Second, true},
+		"gone, and no time": {keyring.ErrNoKey, -time.Second, false},
+		"there":             {nil, 5 * time.Second, false},
+		"denied":            {keyring.ErrDenied, 5 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, keyring.ES256)
+				next := w.newKey("ES256", keyring.ES256, time.Now())
+				w.keys.set(next.JWK.Kid, tc.err)
+				old := &w.snap.Keys[0]
+				old.Retired, old.SignUntil = time.Now().Add(-time.Minute), time.Now().Add(tc.left)
+				kid := old.JWK.Kid
+				w.snap.Keys = append(w.snap.Keys, next)
+				w.start()
+				synctest.Wait()
+				if got := slices.Contains(w.keys.tries(), kid); got != tc.want {
+					t.Errorf("loaded the previous key: %v", got)
+				}
+				if !tc.want {
+					return
+				}
+				if got := w.mustSign("p-ES256").Kid; got != kid {
+					t.Errorf("signed by %q, want the previous key", got)
+				}
+				time.Sleep(tc.left)
+				if _, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`); prob == nil {
+					t.Error("the previous key signed past its sign_until")
+				}
+				synctest.Wait()
+				if w.s.issuers["main"].loaded[kid] != nil {
+					t.Error("its half is in memory past its sign_until")
+				}
+			})
+		})
+	}
+}
+
 // After a revocation that leaves nobody, the key that retired before does not step in.
 func TestRevocationStopsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -270,7 +317,7 @@ func TestBeforeTheFirstKey(t *testing.T) {
 		w.start()
 		synctest.Wait()
 		_, prob = w.ask(`{"profile":"p-ES256","subject":"u"}`)
-		w.wantCode(prob, api.NoActiveKey, `read back at ["file"]`)
+		w.wantCode(prob, api.NoActiveKey, `read back at "file"`)
 		if got := codes(w.s.Ready(time.Now())); got != "no_active_key fatal=true, no_active_key fatal=true" {
 			t.Errorf("ready: %s", got)
 		}

@@ -13,6 +13,9 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/unixsock"
+	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/signer/condition"
+	"github.com/keyturn/keyturn/signer/gate"
 )
 
 // AnyName stands for every audience or claim in a profile's list.
@@ -37,6 +40,18 @@ type Profile struct {
 	Audiences []string
 	Claims    Claims
 	TTL       TTL
+	// When is a condition in CEL over claims, peer and request (package
+	// condition); "" is none.
+	When string
+	Rate Rate
+}
+
+// Rate limits how often each caller (uid) may sign by a profile; zero is no limit.
+type Rate struct {
+	// PerSecond is how many requests a second, on and on.
+	PerSecond int
+	// Burst is how many at once, after a while without any; 0 is PerSecond.
+	Burst int
 }
 
 // Rule matches callers: what is set is ANDed, and something has to be.
@@ -88,6 +103,8 @@ type profile struct {
 	claims       claimRules
 	// accessToken: the typ is at+jwt (RFC 9068).
 	accessToken bool
+	when        *condition.Condition // nil without one
+	rate        gate.Rate
 	// The TTLs in seconds.
 	defaultTTL, maxTTL int64
 }
@@ -107,6 +124,20 @@ func compileAll(list []Profile, rings map[string]Ring) (map[string]*profile, err
 		out[cfg.Name] = p
 	}
 	return out, errors.Join(errs...)
+}
+
+// CheckProfile lists what is wrong with one profile, each beginning with the
+// field that it is about.
+func CheckProfile(p Profile, rings []Ring) []error {
+	byName := map[string]Ring{}
+	for _, r := range rings {
+		byName[r.Name] = r
+	}
+	_, err := compile(p, byName)
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return nil
 }
 
 // compile reports all faults of a profile at once.
@@ -129,7 +160,7 @@ func compile(cfg Profile, rings map[string]Ring) (*profile, error) {
 	}
 	ring, ok := rings[cfg.Ring]
 	if !ok {
-		fault("ring: there is no ring %q; the rings are %q", cfg.Ring, slices.Sorted(maps.Keys(rings)))
+		fault("ring: there is no ring %q; the rings are %s", cfg.Ring, keyring.Quoted(slices.Sorted(maps.Keys(rings))))
 	}
 	p.issuer = ring.Issuer
 	errs = append(errs, checkRules(cfg.Allow)...)
@@ -139,6 +170,14 @@ func compile(cfg Profile, rings map[string]Ring) (*profile, error) {
 	p.claims, claimErrs = compileClaims(cfg.Claims)
 	errs = append(errs, claimErrs...)
 	errs = append(errs, p.compileType()...)
+	errs = append(errs, p.compileWhen()...)
+	if cfg.Rate.PerSecond < 0 || cfg.Rate.Burst < 0 || cfg.Rate.Burst > 0 && cfg.Rate.PerSecond == 0 {
+		fault("rate: per_second and burst are at least 1")
+	}
+	if cfg.Rate.Burst == 0 {
+		p.Rate.Burst = cfg.Rate.PerSecond
+	}
+	p.rate = gate.Rate{PerSecond: float64(p.Rate.PerSecond), Burst: p.Rate.Burst}
 	for _, t := range []struct {
 		name  string
 		value time.Duration
@@ -262,23 +301,15 @@ func (p *profile) compileAudiences() []error {
 
 var typeSyntax = regexp.MustCompile(`\A[A-Za-z0-9!#$&^_.+-]+(/[A-Za-z0-9!#$&^_.+-]+)?\z`)
 
-// compileType checks the typ, and what RFC 9068 §2.2 demands of an access
-// token: iss, sub, aud, exp, iat and jti are always there, client_id has to be.
+// compileType takes any media type, and holds an access token's profile
+// against RFC 9068. What other types demand is between the profile's author and
+// the consumers: there are too many, and new ones come.
 func (p *profile) compileType() []error {
 	if !typeSyntax.MatchString(p.Type) {
 		return []error{fmt.Errorf("typ: %q is not a media type (RFC 7515 §4.1.9)", p.Type)}
 	}
-	lower := strings.ToLower(p.Type)
-	p.accessToken = lower == "at+jwt" || lower == "application/at+jwt"
-	if !p.accessToken {
-		return nil
-	}
-	i := slices.IndexFunc(p.claims.add, func(c Claim) bool { return c.Name == clientID })
-	switch {
-	case i >= 0 && !isText(p.claims.add[i].Value):
-		return []error{errors.New("claims.add: client_id has to be a string that is not empty (RFC 9068 §2.2)")}
-	case i < 0 && !slices.Contains(p.Claims.Require, clientID):
-		return []error{errors.New("typ at+jwt: RFC 9068 §2.2 requires the claim client_id; name it in claims.require and claims.allow, or give it in claims.add")}
+	if p.accessToken = isAccessToken(p.Type); p.accessToken {
+		return p.checkAccessToken()
 	}
 	return nil
 }

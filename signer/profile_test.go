@@ -27,7 +27,7 @@ func TestCompileRefuses(t *testing.T) {
 		"allowed with NUL":      {func(p *Profile) { p.Claims.Allow = []string{"exp\x00"} }, `claims.allow: "exp\x00" holds U+0000`},
 		"added with a line":     {func(p *Profile) { p.Claims.Add = []Claim{{"exp\u2028", raw("1")}} }, "claims.add: \"exp\\u2028\" holds U+2028"},
 		"required with DEL":     {func(p *Profile) { p.Claims = Claims{Allow: []string{"*"}, Require: []string{"a\x7f"}} }, "claims.require: \"a\\x7f\" holds U+007F"},
-		"no ring":               {func(p *Profile) { p.Ring = "" }, `the rings are ["web"]`},
+		"no ring":               {func(p *Profile) { p.Ring = "" }, `the rings are "web"`},
 		"unknown ring":          {func(p *Profile) { p.Ring = "wep" }, `no ring "wep"`},
 		"nobody":                {func(p *Profile) { p.Allow = nil }, "nobody could use"},
 		"empty rule":            {func(p *Profile) { p.Allow = append(p.Allow, Rule{}) }, "allow item 2: it is empty"},

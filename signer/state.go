@@ -161,11 +161,24 @@ func wanted(k *keyring.Key, now time.Time) bool {
 	return st == keyring.Active || st == keyring.Standby
 }
 
-// wants is wanted, and a retired key whose half was found damaged: it is looked
-// for again, since a rollback must not choose it before it is whole.
+// wants is wanted, and a retired key that steps in, or whose half was found
+// damaged: that is looked for again, since a rollback must not choose it before
+// it is whole.
 func (is *issuer) wants(k *keyring.Key, now time.Time) bool {
-	f, failed := is.failed[k.JWK.Kid]
-	return wanted(k, now) || failed && isDamaged(f.err) && mayHold(k, now)
+	return wanted(k, now) || mayHold(k, now) && (is.damaged(k.JWK.Kid) || is.stepsIn(k))
+}
+
+// stepsIn reports whether a retired key signs on, within its lease, for an
+// active one whose half is gone or wrong (keyring.Snapshot.Signers). Who was
+// there at the rotation has its half; who starts later loads it.
+func (is *issuer) stepsIn(k *keyring.Key) bool {
+	active := is.snap.Active(k.Ring)
+	return active != nil && !k.Activated.IsZero() && is.damaged(active.JWK.Kid)
+}
+
+func (is *issuer) damaged(kid string) bool {
+	f, failed := is.failed[kid]
+	return failed && isDamaged(f.err)
 }
 
 // mayHold reports whether a half may stay in memory: a retired key's does

@@ -19,7 +19,7 @@ func configCheckCommand(cfg *Config) *cobra.Command {
 	}
 	configs.Flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		loaded, err := cfg.load(cmd)
+		loaded, err := cfg.load(cmd, cfg.Judge)
 		if err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func configShowCommand(cfg *Config) *cobra.Command {
 	}
 	configs.Flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		loaded, err := cfg.load(cmd)
+		loaded, err := cfg.load(cmd, nil)
 		if err != nil {
 			return err
 		}
@@ -56,8 +56,8 @@ func configShowCommand(cfg *Config) *cobra.Command {
 }
 
 // load reads the configuration that a command's flags and the environment name.
-func (c *Config) load(cmd *cobra.Command) (*configs.Config, error) {
-	loaded, warnings, err := configs.Load(configs.Options{Flags: cmd.Flags(), Environ: c.Environ})
+func (c *Config) load(cmd *cobra.Command, judge func(*configs.Config) []configs.Fault) (*configs.Config, error) {
+	loaded, warnings, err := configs.Load(configs.Options{Flags: cmd.Flags(), Environ: c.Environ, Judge: judge})
 	if err != nil {
 		return nil, err
 	}

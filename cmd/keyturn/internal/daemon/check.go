@@ -2,13 +2,11 @@ package daemon
 
 import (
 	"context"
-	"crypto"
 	"log/slog"
 	"net"
 	"strings"
 
 	"github.com/keyturn/keyturn/configs"
-	"github.com/keyturn/keyturn/keyring"
 	"github.com/keyturn/keyturn/publisher"
 )
 
@@ -49,12 +47,5 @@ func Check(cfg *configs.Config) (Report, error) {
 	return Report{lines}, err
 }
 
-// What a build needs and a check never uses.
-
-type noKeys struct{}
-
-func (noKeys) Signer(context.Context, string, keyring.Key) (crypto.Signer, error) {
-	return nil, keyring.ErrNoKey
-}
-
+// noDial is what a build needs and a check never uses.
 func noDial(context.Context) (net.Conn, error) { return nil, net.ErrClosed }

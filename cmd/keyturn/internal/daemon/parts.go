@@ -21,6 +21,8 @@ func profiles(cfg *configs.Config) []signer.Profile {
 			Audiences: p.Audiences,
 			Claims:    signer.Claims{Allow: p.Claims.Allow, Require: p.Claims.Require},
 			TTL:       signer.TTL{Default: time.Duration(p.TTL.Default), Max: time.Duration(p.TTL.Max)},
+			When:      p.When,
+			Rate:      signer.Rate{PerSecond: p.Rate.PerSecond, Burst: p.Rate.Burst},
 		}
 		for _, a := range p.Allow {
 			q.Allow = append(q.Allow, signer.Rule{Socket: a.Socket, UID: a.UID, GID: a.GID})

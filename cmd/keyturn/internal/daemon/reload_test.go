@@ -52,6 +52,7 @@ func reloadable(t *testing.T, public configs.PublicListener) *daemon {
 		log: slog.New(slog.DiscardHandler), metrics: admin.NewMetrics(admin.MetricsConfig{}), public: ln,
 		options: Options{Config: cfg, Level: new(slog.LevelVar)},
 	}
+	d.startReloading()
 	d.certificate.Store(certificate)
 	return d
 }
@@ -86,7 +87,7 @@ func TestReloadKeepsTLS(t *testing.T) {
 				next.Listen.Public = tc.to
 				return next, nil
 			}
-			d.reload()
+			d.reload(true)
 			after := d.certificate.Load()
 			if (before == nil) != (after == nil) {
 				t.Errorf("the certificate was %v and is %v", before != nil, after != nil)

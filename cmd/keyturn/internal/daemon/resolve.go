@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/keyturn/keyturn/configs"
@@ -14,8 +17,19 @@ import (
 // promise, and profiles that say nothing sound: all faults at once, each with
 // its place in the file.
 func resolve(cfg *configs.Config) ([]keyring.Config, error) {
-	var out []keyring.Config
-	faults := append(scheduleFaults(cfg), profileFaults(cfg)...)
+	out, faults := judge(cfg)
+	return out, configs.JoinFaults(faults)
+}
+
+// Judge is what the parts find wrong with a configuration, for configs.Load to
+// tell with what it finds itself.
+func Judge(cfg *configs.Config) []configs.Fault {
+	_, faults := judge(cfg)
+	return faults
+}
+
+func judge(cfg *configs.Config) (out []keyring.Config, faults []configs.Fault) {
+	faults = append(scheduleFaults(cfg), profileFaults(cfg)...)
 	for i, issuer := range cfg.Issuers {
 		c, gaps, err := resolveIssuer(cfg, issuer)
 		if err != nil {
@@ -27,7 +41,7 @@ func resolve(cfg *configs.Config) ([]keyring.Config, error) {
 		}
 		out = append(out, c)
 	}
-	return out, configs.JoinFaults(faults)
+	return out, faults
 }
 
 func scheduleFaults(cfg *configs.Config) []configs.Fault {
@@ -48,11 +62,31 @@ func profileFaults(cfg *configs.Config) []configs.Fault {
 	}
 	var out []configs.Fault
 	for i, p := range profiles(cfg) {
-		if _, err := signer.New(signer.Config{Keys: noKeys{}, AuditOptional: true, Rings: rings(cfg), Profiles: []signer.Profile{p}}); err != nil {
-			out = append(out, cfg.Fault(fmt.Sprintf("profiles[%d]", i), err))
+		for _, err := range signer.CheckProfile(p, rings(cfg)) {
+			out = append(out, profileFault(cfg, i, err))
 		}
 	}
 	return out
+}
+
+var (
+	allowItem    = regexp.MustCompile(`^allow item ([0-9]+): `)
+	profileField = regexp.MustCompile(`^[a-z]+(_[a-z]+)*(\.[a-z]+(_[a-z]+)*)?: `)
+)
+
+// profileFault places what the signer says of a profile: it begins with the
+// field, as the file has it.
+func profileFault(cfg *configs.Config, i int, err error) configs.Fault {
+	profile, text := fmt.Sprintf("profiles[%d]", i), err.Error()
+	if m := allowItem.FindStringSubmatch(text); m != nil {
+		if n, err := strconv.Atoi(m[1]); err == nil {
+			return cfg.Fault(fmt.Sprintf("%s.allow[%d]", profile, n-1), errors.New(text[len(m[0]):]))
+		}
+	}
+	if field := profileField.FindString(text); field != "" {
+		return cfg.Fault(profile+"."+strings.TrimSuffix(field, ": "), errors.New(text[len(field):]))
+	}
+	return cfg.Fault(profile, err)
 }
 
 // Timeline is what the solver derived for one issuer, for people to read.

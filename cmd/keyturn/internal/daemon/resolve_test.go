@@ -47,7 +47,7 @@ func TestFaultsOfAllParts(t *testing.T) {
 	for i, want := range []string{
 		":6: issuers[1]: issuer \"other\": outage_budget (20s) is too short",
 		":8: rings[0].rotate: ring \"web\": schedule \"0 0 31 2 *\" never runs",
-		":15: profiles[1]: profile \"bad\": ",
+		":18: profiles[1].subject.pattern: ",
 	} {
 		if !strings.HasPrefix(faults[i].String(), file+want) {
 			t.Errorf("fault %d: %s\nwant it to begin with %s", i, faults[i], want)

@@ -1,0 +1,199 @@
+package condition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common"
+	celast "cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
+	"cel.dev/cel-go/common/types"
+)
+
+// place says where in the text something is.
+func place(text string, at common.Location) string {
+	switch {
+	case at == nil || at.Line() < 1:
+		return ""
+	case strings.Contains(strings.TrimSpace(text), "\n"):
+		return fmt.Sprintf("line %d, column %d: ", at.Line(), at.Column()+1)
+	}
+	return fmt.Sprintf("column %d: ", at.Column()+1)
+}
+
+// faultList keeps each fault once: a macro unfolds to many nodes at one place.
+type faultList struct {
+	text string
+	said []string
+	errs []error
+}
+
+func (l *faultList) add(at common.Location, format string, args ...any) {
+	message := place(l.text, at) + fmt.Sprintf(format, args...)
+	if slices.Contains(l.said, message) {
+		return
+	}
+	l.said = append(l.said, message)
+	l.errs = append(l.errs, errors.New(message))
+}
+
+// syntaxFaults tells the first fault: the others follow from it.
+func syntaxFaults(found []*cel.Error, text string) error {
+	l := faultList{text: text}
+	first := found[0]
+	message, _, _ := strings.Cut(strings.TrimPrefix(first.Message, "Syntax error: "), " expecting ")
+	message = strings.ReplaceAll(message, "'<EOF>'", "the end")
+	l.add(first.Location, "this is no CEL expression: %s", message)
+	return errors.Join(l.errs...)
+}
+
+var (
+	undeclared = regexp.MustCompile(`^undeclared reference to '([^']*)'`)
+	noOverload = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '(.*)'$`)
+)
+
+func typeFaults(found []*cel.Error, ast *cel.Ast, text string) error {
+	l := faultList{text: text}
+	for _, e := range found {
+		if m := undeclared.FindStringSubmatch(e.Message); m != nil {
+			l.add(e.Location, "%s", unknownName(m[1], isCall(ast, e.ExprID)))
+			continue
+		}
+		if m := noOverload.FindStringSubmatch(e.Message); m != nil {
+			l.add(e.Location, "%s does not take %s; numbers are int, write request.ttl_seconds <= 300 and claims.tenant == 'acme'", written(m[1]), m[2])
+			continue
+		}
+		l.add(e.Location, "%s", e.Message)
+	}
+	return errors.Join(l.errs...)
+}
+
+// written is an operator or a function as an expression has it.
+func written(function string) string {
+	if name, ok := operators.FindReverse(function); ok && name != "" {
+		return name
+	}
+	return function
+}
+
+// unknownName says what there is instead.
+func unknownName(name string, call bool) string {
+	if call {
+		return fmt.Sprintf("there is no function %s; there are size, matches, startsWith, endsWith, contains, in, has, exists, all, and conversions such as string and int", name)
+	}
+	root, _, _ := strings.Cut(name, ".")
+	var under, all []string
+	for _, m := range members() {
+		if member, ok := strings.CutPrefix(m.name, root+"."); ok {
+			under = append(under, member)
+		}
+		all = append(all, m.name)
+	}
+	slices.Sort(under)
+	switch {
+	case len(under) > 0 && name == root:
+		return fmt.Sprintf("%s is no value by itself: write %s.%s, or another of %s", root, root, under[0], strings.Join(under, ", "))
+	case len(under) > 0:
+		return fmt.Sprintf("there is no %s: %s has %s", name, root, strings.Join(under, ", "))
+	}
+	return fmt.Sprintf("there is no %s: a condition sees %s; text stands in quotes", name, strings.Join(all, ", "))
+}
+
+func isCall(ast *cel.Ast, id int64) bool {
+	found := false
+	celast.PreOrderVisit(ast.NativeRep().Expr(), celast.NewExprVisitor(func(e celast.Expr) {
+		found = found || e.ID() == id && e.Kind() == celast.CallKind
+	}))
+	return found
+}
+
+// houseRules refuses what CEL's types let through: a result that may be
+// anything, a pattern that a caller could choose, a number that rounds, a claim
+// that no token of the profile can have.
+func houseRules(checked *cel.Ast, text string, known func(string) error) error {
+	l := faultList{text: text}
+	if t := checked.OutputType(); !t.IsExactType(types.BoolType) {
+		hint := "compare it with something"
+		if t.Kind() == types.DynKind {
+			hint = "it may be anything; write … == true"
+		}
+		l.add(nil, "it gives %s, and has to give true or false: %s", cel.FormatCELType(t), hint)
+	}
+	rep := checked.NativeRep()
+	celast.PreOrderVisit(rep.Expr(), celast.NewExprVisitor(func(e celast.Expr) {
+		at := rep.SourceInfo().GetStartLocation(e.ID())
+		switch e.Kind() {
+		case celast.StructKind:
+			l.add(at, "there are no messages here, such as %s{}", e.AsStruct().TypeName())
+		case celast.LiteralKind:
+			if d, ok := e.AsLiteral().(types.Double); ok && (math.Abs(float64(d)) >= exact || math.IsNaN(float64(d))) {
+				l.add(at, "a double of that size cannot be told apart from its neighbours; write a whole number without a point")
+			}
+		case celast.CallKind:
+			l.call(at, e.AsCall(), known)
+		case celast.SelectKind:
+			l.claim(at, e.AsSelect().Operand(), e.AsSelect().FieldName(), known)
+		}
+	}))
+	return errors.Join(l.errs...)
+}
+
+func (l *faultList) call(at common.Location, call celast.CallExpr, known func(string) error) {
+	args := call.Args()
+	if len(args) == 0 {
+		return
+	}
+	last := args[len(args)-1]
+	text, literal := types.String(""), false
+	if last.Kind() == celast.LiteralKind {
+		text, literal = last.AsLiteral().(types.String)
+	}
+	switch call.FunctionName() {
+	case "matches":
+		if !literal {
+			l.add(at, "matches takes a pattern that is written out, in quotes: a caller must not choose it")
+		} else if _, err := regexp.Compile(string(text)); err != nil {
+			l.add(at, "matches: %v", err)
+		}
+	case operators.Index:
+		if literal {
+			l.claim(at, args[0], string(text), known)
+		}
+	}
+}
+
+func (l *faultList) claim(at common.Location, operand celast.Expr, name string, known func(string) error) {
+	if known == nil || operand.Kind() != celast.IdentKind || operand.AsIdent() != "claims" {
+		return
+	}
+	if err := known(name); err != nil {
+		l.add(at, "claims.%s: %v", name, err)
+	}
+}
+
+// plain says in few words why an evaluation failed, and keeps what the library
+// repeats of a request to itself: the name of a key, too, unless the expression
+// holds it.
+func (c *Condition) plain(err error) error {
+	text := err.Error()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("it took longer than %s", maxTime)
+	}
+	if name, ok := strings.CutPrefix(text, "no such key: "); ok && name != "" && strings.Contains(c.text, name) {
+		return fmt.Errorf("no such key: %s", name)
+	}
+	for _, words := range []string{
+		"no such key", "no such overload", "division by zero", "modulus by zero", "overflow", "cost limit exceeded", "out of bounds", "out of range", "type conversion error",
+	} {
+		if strings.Contains(text, words) {
+			return errors.New(words)
+		}
+	}
+	return errors.New("a value does not fit")
+}

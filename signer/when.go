@@ -1,0 +1,106 @@
+package signer
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/signer/condition"
+)
+
+// compileWhen makes the condition ready. Claims that no token of the profile
+// can carry are refused by name: a condition over one would never be true, or,
+// negated, always.
+func (p *profile) compileWhen() []error {
+	if p.When == "" {
+		return nil
+	}
+	var err error
+	p.when, err = condition.Compile(p.When, func(name string) error {
+		switch {
+		case name == "sub":
+			return errors.New("keyturn writes it; write request.subject")
+		case name == "aud":
+			return errors.New("keyturn writes it; write request.audience")
+		case isOurs(name):
+			return errors.New("keyturn writes it, after the condition was asked; leave it out")
+		case p.claims.any || p.claims.allowed[name] || p.claims.added[fold(name)] && p.adds(name):
+			return nil
+		}
+		return errors.New("no token of this profile carries it; name it in claims.allow or claims.add")
+	})
+	if err != nil {
+		return eachUnder("when", err)
+	}
+	return nil
+}
+
+func (p *profile) adds(name string) bool {
+	for _, c := range p.claims.add {
+		if c.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// eachUnder names the setting in each of the errors that were joined.
+func eachUnder(setting string, err error) []error {
+	list := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		list = joined.Unwrap()
+	}
+	for i, e := range list {
+		list[i] = fmt.Errorf("%s: %w", setting, e)
+	}
+	return list
+}
+
+// meets asks the profile's condition about a request that is sound in all
+// else. A condition that fails refuses as one that is false does, and the caller
+// cannot tell the two apart: why is in the record. It is `forbidden`, with a
+// text of its own: GET /v1/profiles lists the profile to this caller, so there
+// is nothing to hide about its being there.
+func (p *profile) meets(c caller, want *request, rec *audit.Record) *api.Problem {
+	if p.when == nil {
+		return nil
+	}
+	claims := want.claims // not want itself, which would escape to the heap for every profile
+	allowed, err := p.when.Eval(condition.Input{
+		Claims: func(yield func(string, []byte) bool) {
+			for _, c := range claims {
+				if !yield(c.Name, c.Value) {
+					return
+				}
+			}
+		},
+		Peer:    seen(c),
+		Request: condition.Request{Profile: p.Name, Subject: want.subject, Audience: want.audience, TTLSeconds: want.ttl},
+	})
+	switch {
+	case err != nil:
+		rec.Reason = "the condition of the profile failed: " + err.Error()
+	case !allowed:
+		rec.Reason = "the condition of the profile is false"
+	default:
+		return nil
+	}
+	return api.NewProblem(api.Forbidden, "the condition of this profile does not allow this request; the daemon's audit log says why")
+}
+
+// seen is the caller as a condition may see it: a group that may stand for any
+// of another user namespace is none.
+func seen(c caller) condition.Peer {
+	p := condition.Peer{UID: c.peer.UID, GID: -1, Socket: c.socket, Groups: make([]uint32, 0, 1+len(c.peer.Groups))}
+	if !isNobody(c.peer.GID) {
+		p.GID = int64(c.peer.GID)
+		p.Groups = append(p.Groups, c.peer.GID)
+	}
+	for _, g := range c.peer.Groups {
+		if !isNobody(g) && g != c.peer.GID {
+			p.Groups = append(p.Groups, g)
+		}
+	}
+	return p
+}
