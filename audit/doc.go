@@ -7,10 +7,18 @@
 // could hold a token or a private half. The digest of the claims stands in for
 // the claims, which may be personal.
 //
+//	callers ─► encode, each its own ─► queue ─► whoever has the turn seals and writes all of it: one write
+//	denials beyond a rate ─► counted ─► one record every few seconds
+//
+// Each line holds the hash of the one before it (chain.go), over restarts and
+// rotations; Verify reads files back and names what was done to them. Anchors
+// are heads of the chain that are kept elsewhere. docs/audit.md is the format,
+// and what it protects from.
+//
 // What a line survives: it is in the kernel's hands when Append returns, so the
 // death of the process loses nothing. A power failure may lose the last seconds;
-// a sync for every token would cost more than signing it. Close and Reopen sync.
+// a sync for every token would cost more than signing it. Head, Reopen and
+// Close sync.
 //
-// It imports nothing of keyturn. Lines are opaque to Log, so that they can be
-// chained later without another way of writing them.
+// It imports nothing of keyturn and starts no goroutine but timers.
 package audit

@@ -14,10 +14,7 @@ import (
 
 func TestLinePrints(t *testing.T) {
 	r := Record{Subject: "a\u0085\u009b2J\x7f\u202e\u2028\u2066\ufeff\U000e0041é東 x", Audiences: []string{"\u200b"}, Reason: "r\n\x1b"}
-	line, err := r.line()
-	if err != nil {
-		t.Fatal(err)
-	}
+	line := lineOf(t, r)
 	text := strings.TrimSuffix(string(line), "\n")
 	if i := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
 		t.Errorf("raw at %d: %q", i, text)

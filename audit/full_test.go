@@ -110,4 +110,7 @@ func TestFullDiskAppendOnly(t *testing.T) {
 	if diff := cmp.Diff(append(want, "after", "later"), jtis(t, path, half)); diff != "" {
 		t.Errorf("after there was room again (-want +got):\n%s", diff)
 	}
+	if r := wholeLog(t, path); len(r.Notes) != 2 || !strings.Contains(r.Notes[0], "a write was cut off here") {
+		t.Errorf("notes %q", r.Notes)
+	}
 }

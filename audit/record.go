@@ -1,14 +1,6 @@
 package audit
 
-import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
-)
+import "time"
 
 // Event says what was asked for.
 type Event string
@@ -24,6 +16,9 @@ const (
 	EventAcceptAsked Event = "accept_asked"
 	EventAccept      Event = "accept"
 	EventAdmin       Event = "admin" // anything else on the admin socket
+	// EventTorn is no decision: the bytes before it in the file are what a crash,
+	// or a disk without room, left of a record that nobody was told of.
+	EventTorn Event = "torn"
 )
 
 // Decision says what became of it.
@@ -35,7 +30,8 @@ const (
 	Deny  Decision = "deny"
 )
 
-// Record is one decision. Members that do not apply are left out; the caller's
+// Record is one decision. In the log the members of the chain follow: chain,
+// seq, prev and hash, which Log adds. Members that do not apply are left out; the caller's
 // ids never are.
 type Record struct {
 	// Time is when it was decided; Append fills it in where it is zero.
@@ -70,42 +66,9 @@ type Record struct {
 	ClaimsSHA256 string `json:"claims_sha256,omitempty"`
 	// Reason is why it was refused, or the reason that the operator gave.
 	Reason string `json:"reason,omitempty"`
-}
-
-// line is the record as it is written: one line of printing characters,
-// whatever its strings hold.
-func (r Record) line() ([]byte, error) {
-	if r.Time.IsZero() {
-		r.Time = time.Now()
-	}
-	r.Time = r.Time.UTC()
-	if !r.ExpiresAt.IsZero() {
-		r.ExpiresAt = r.ExpiresAt.UTC()
-	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false) // the log is read by people and by grep
-	if err := enc.Encode(r); err != nil {
-		return nil, fmt.Errorf("encode audit record: %w", err)
-	}
-	return append(escape(bytes.TrimSuffix(buf.Bytes(), []byte("\n"))), '\n'), nil
-}
-
-// escape writes what does not print as \u escapes, which mean the same in JSON.
-// A caller chooses some of these strings, and whoever reads the log in a
-// terminal must not have it rewritten by controls (U+009B, DEL), ended early
-// by what counts as a line break (U+0085, U+2028) or turned around (U+202E).
-// Such characters stand in strings only: outside of them JSON has none.
-func escape(line []byte) []byte {
-	out := make([]byte, 0, len(line))
-	for _, r := range string(line) {
-		if unicode.IsPrint(r) {
-			out = utf8.AppendRune(out, r)
-			continue
-		}
-		for _, unit := range utf16.AppendRune(nil, r) {
-			out = fmt.Appendf(out, `\u%04x`, unit)
-		}
-	}
-	return out
+	// Count is how many refusals this record stands for, where it is more than
+	// itself: the first was at First, the last at Time. What can differ between
+	// them, such as the pid or the reason, is that of the last.
+	Count int       `json:"count,omitempty"`
+	First time.Time `json:"first,omitzero"`
 }

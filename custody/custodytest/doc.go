@@ -2,6 +2,6 @@
 // and the signer rely on, in the words of design.md §4, tried on the real
 // store. A custody's own tests add what only it can suffer.
 //
-// It imports keyring and custody/internal/half, the standard library and
+// It imports keyring, custody and custody/internal/half, the standard library and
 // go-cmp, and is imported by tests alone.
 package custodytest

@@ -28,6 +28,7 @@ type Halves interface {
 type Custody interface {
 	Manifests
 	Halves
+	Heads
 }
 
 // Open makes an empty custody that generates its keys with gen (nil: for
@@ -56,6 +57,8 @@ func Run(t *testing.T, open Open) {
 		{"generation fails", generationFails},
 		{"issuers are apart", issuersApart},
 		{"redaction", redaction},
+		{"audit heads", auditHeads},
+		{"concurrent audit heads", concurrentHeads},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, open) })
 	}

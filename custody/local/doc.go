@@ -6,6 +6,7 @@
 //	DIR/seal                            a known text, sealed: tells a wrong key at once
 //	DIR/issuers/ISSUER/manifest.json    replaced by rename; its generation is the version
 //	DIR/issuers/ISSUER/keys/KID.sealed  written once; bound to issuer and kid
+//	DIR/issuers/ISSUER/audit/HOST.json  where that replica's audit log is anchored
 //
 // The seal protects a copy of the directory (a backup, a stolen disk) that
 // comes without the key file, and a sealed half from being passed off as

@@ -3,6 +3,7 @@
 //
 //	MOUNT/issuers/ISSUER/manifest   field manifest: the document, as one string
 //	MOUNT/issuers/ISSUER/keys/KID   field private_key: PKCS#8 PEM, written once
+//	MOUNT/issuers/ISSUER/audit/HOST field heads: where that replica's audit log is anchored
 //
 // The manifest is one string because Vault does not preserve JSON: it sorts
 // members and changes numbers. KV's version of it is the version for

@@ -29,6 +29,8 @@ var settings = grant{"config", "see that check-and-set is required", []string{"r
 // delete a manifest, and a publisher cannot reach a private half.
 func grants(role string) ([]grant, bool) {
 	manifest := grant{"data/issuers/ISSUER/manifest", "the manifest", []string{"read"}}
+	// Who keeps an audit log anchors it. It cannot delete what it anchored.
+	heads := grant{"data/issuers/ISSUER/audit/+", "anchor the audit log; HOST in place of + binds it to that replica", []string{"create", "read", "update"}}
 	switch role {
 	case RoleRotator:
 		return []grant{
@@ -41,9 +43,10 @@ func grants(role string) ([]grant, bool) {
 			{"destroy/issuers/ISSUER/keys/+", "destroy a half", []string{"update"}},
 			{"metadata/issuers/ISSUER/keys/+", "take its last traces away", []string{"delete", "read"}},
 			{"metadata/issuers/ISSUER/keys/", "find halves that nobody names", []string{"list"}},
+			heads,
 		}, true
 	case RoleSigner:
-		return []grant{settings, manifest, {"data/issuers/ISSUER/keys/+", "private halves", []string{"read"}}}, true
+		return []grant{settings, manifest, {"data/issuers/ISSUER/keys/+", "private halves", []string{"read"}}, heads}, true
 	case RolePublisher:
 		return []grant{settings, manifest}, true
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/keyturn/keyturn/custody"
 	"github.com/keyturn/keyturn/custody/custodytest"
 	"github.com/keyturn/keyturn/custody/custodytest/vaulttest"
 	"github.com/keyturn/keyturn/custody/internal/half"
@@ -78,8 +79,8 @@ func TestRoles(t *testing.T) {
 	s := custodytest.Sample("main", 1, k)
 	version := save(t, rotator, s, 0)
 	for role, may := range map[string][]string{
-		vaultkv.RoleRotator:   {"load", "save", "create", "list", "signer", "destroy", "check"},
-		vaultkv.RoleSigner:    {"load", "signer", "check"},
+		vaultkv.RoleRotator:   {"load", "save", "create", "list", "signer", "destroy", "check", "anchor"},
+		vaultkv.RoleSigner:    {"load", "signer", "check", "anchor"},
 		vaultkv.RolePublisher: {"load", "check"},
 	} {
 		c := open(t, options{mount: mount, policy: policy(t, mount, role)})
@@ -92,6 +93,7 @@ func TestRoles(t *testing.T) {
 			"signer":  func() error { _, err := c.Signer(ctx, "main", k); return err },
 			"destroy": func() error { return c.Destroy(ctx, "other", k.Handle) },
 			"check":   func() error { return c.Check(ctx) },
+			"anchor":  func() error { return c.SaveHeads(ctx, custody.Replica{Issuer: "main", Name: role}, []byte("{}"), 0) },
 		} {
 			err := try()
 			if allowed := slices.Contains(may, verb); allowed != (err == nil) || (!allowed && !errors.Is(err, keyring.ErrDenied)) {
@@ -132,6 +134,11 @@ func aThief(t *testing.T, mount string, k keyring.Key) {
 		},
 		"loosen the manifest": func() error {
 			_, err := thief.Logical().Write(mount+"/metadata/issuers/main/manifest", map[string]any{"cas_required": false})
+			return err
+		},
+		"delete audit heads": func() error { _, err := thief.Logical().Delete(mount + "/data/issuers/main/audit/signer"); return err },
+		"delete all traces of audit heads": func() error {
+			_, err := thief.Logical().Delete(mount + "/metadata/issuers/main/audit/signer")
 			return err
 		},
 		"see the issuers": func() error { _, err := thief.Logical().List(mount + "/metadata/issuers"); return err },

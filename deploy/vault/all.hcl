@@ -35,6 +35,11 @@ path "keyturn/metadata/issuers/+/keys/" {
   capabilities = ["list"]
 }
 
+# anchor the audit log; HOST in place of + binds it to that replica
+path "keyturn/data/issuers/+/audit/+" {
+  capabilities = ["create", "read", "update"]
+}
+
 # how long the token lasts
 path "auth/token/lookup-self" {
   capabilities = ["read"]

@@ -15,6 +15,11 @@ path "keyturn/data/issuers/+/keys/+" {
   capabilities = ["read"]
 }
 
+# anchor the audit log; HOST in place of + binds it to that replica
+path "keyturn/data/issuers/+/audit/+" {
+  capabilities = ["create", "read", "update"]
+}
+
 # how long the token lasts
 path "auth/token/lookup-self" {
   capabilities = ["read"]
