@@ -230,6 +230,9 @@ func sample() api.Issuers {
 				key("withdrawn", "withdrawn", func(k *api.Key) { k.WithdrawnAt = ago(time.Minute) }),
 			}}, {Name: "late", NextRotation: ago(5 * time.Minute), Keys: []api.Key{
 				key("overdue", "active", func(k *api.Key) { k.SignUntil = in(time.Hour) }),
+			}}, {Name: "leaked", Keys: []api.Key{
+				key("leaked", "revoked", func(k *api.Key) { k.RevokedAt = ago(time.Minute) }),
+				key("successor", "standby", func(k *api.Key) { k.SafeAt = in(10*time.Minute + time.Millisecond) }),
 			}}},
 		}},
 	}

@@ -152,6 +152,8 @@ func (c client) refused(resp *http.Response, body []byte) error {
 	}
 	if resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests {
 		if after := plainText(resp.Header.Get("Retry-After")); after != "" {
+			seconds, _ := strconv.ParseUint(after, 10, 31) // none where it is no number
+			p.RetryAfter = time.Duration(seconds) * time.Second
 			text += fmt.Sprintf(" (retry in %ss)", after)
 		}
 		return &exitError{exitUnreachable, &refusedError{text, p}}

@@ -15,7 +15,7 @@ import (
 )
 
 func devCommand(cfg *Config) *cobra.Command {
-	var dir string
+	var dir, scratch string
 	var vault bool
 	cmd := &cobra.Command{
 		Use:   "dev",
@@ -39,6 +39,7 @@ ring and profile are called dev; your own uid may sign any claims.`,
 			if err != nil {
 				return fmt.Errorf("folder of the try-out: %w", err)
 			}
+			scratch = dir
 			// it holds private halves that nobody will use again
 			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 		}
@@ -54,7 +55,7 @@ ring and profile are called dev; your own uid may sign any claims.`,
 			}
 		}
 		return cfg.Run(ctx, RunOptions{
-			Config: loaded, Logger: log, Level: level, Version: cfg.Version,
+			Config: loaded, Logger: log, Level: level, Version: cfg.Version, Scratch: scratch,
 			Ready: func() { fmt.Fprint(cmd.OutOrStdout(), cfg.toTry(loaded, vault)) },
 		})
 	}

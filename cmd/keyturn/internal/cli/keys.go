@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,9 +68,13 @@ func listKeys(issuers []api.Issuer) []listedKey {
 	for _, i := range issuers {
 		skew := time.Duration(i.Timing.ClockSkewSeconds) * time.Second
 		for _, r := range i.Rings {
+			rotation := r.NextRotation
+			if !slices.ContainsFunc(r.Keys, func(k api.Key) bool { return k.State == string(keyring.Active) }) {
+				rotation = time.Unix(0, 0) // as after a revocation: as soon as the standby is safe
+			}
 			for _, k := range r.Keys {
 				l := listedKey{Issuer: i.Name, Ring: r.Name, Key: k}
-				l.NextState, l.NextAt = next(k, r.NextRotation, skew)
+				l.NextState, l.NextAt = next(k, rotation, skew)
 				keys = append(keys, l)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/configs"
 	"github.com/spf13/cobra"
 )
@@ -28,10 +29,15 @@ type Config struct {
 	UID uint32
 	// Run runs a daemon until the context ends.
 	Run func(context.Context, RunOptions) error
+	// Judge is what the parts of the daemon find wrong with a configuration, to be
+	// told with what its loader finds.
+	Judge func(*configs.Config) []configs.Fault
 	// Check builds a configuration without running it; the report is for people.
 	Check func(*configs.Config) (fmt.Stringer, error)
 	// SetupVault makes the mount that `dev --vault` uses.
 	SetupVault func(context.Context, *configs.Config) error
+	// ReadAnchors reads where a replica's audit log was anchored.
+	ReadAnchors func(ctx context.Context, c *configs.Config, replica string) ([]audit.Head, error)
 }
 
 // RunOptions are what a daemon takes, member by member those of package
@@ -39,12 +45,15 @@ type Config struct {
 // commands are tested without a daemon.
 type RunOptions struct {
 	Config *configs.Config
-	// Reload reads the configuration again, at SIGHUP; nil ignores the signal.
+	// Reload reads the configuration again, at SIGHUP and when it has changed;
+	// nil never does.
 	Reload func() (*configs.Config, error)
 	Logger *slog.Logger
 	// Level is what a reload of log.level sets.
 	Level   *slog.LevelVar
 	Version string
+	// Scratch is a folder that is removed when the daemon has ended; "" for none.
+	Scratch string
 	// Ready is called once, when the daemon can do all of its work.
 	Ready func()
 }
@@ -91,9 +100,9 @@ func NewRootCommand(cfg Config) *cobra.Command {
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		runCommand(&cfg), devCommand(&cfg),
-		signCommand(&cfg), verifyCommand(&cfg),
+		signCommand(&cfg), tokenCommand(&cfg), verifyCommand(&cfg),
 		statusCommand(&cfg), keysCommand(&cfg), jwksCommand(&cfg),
-		rotateCommand(&cfg), revokeCommand(&cfg), acceptCommand(&cfg),
+		rotateCommand(&cfg), revokeCommand(&cfg), acceptCommand(&cfg), auditCommand(&cfg),
 		configCommand(&cfg), versionCommand(&cfg),
 	)
 	root.InitDefaultCompletionCmd()
@@ -119,7 +128,7 @@ func usageErrors(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return &exitError{exitUsage, err}
+				return &exitError{exitUsage, wrongArguments(cmd, args, check, err)}
 			}
 			return nil
 		}
@@ -127,6 +136,21 @@ func usageErrors(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		usageErrors(sub)
 	}
+}
+
+// wrongArguments says which argument is missing or one too many, where cobra
+// only counts them. What a command finds itself is left as it is.
+func wrongArguments(cmd *cobra.Command, args []string, check cobra.PositionalArgs, err error) error {
+	counts := func(prefix string) bool { return strings.HasPrefix(err.Error(), prefix) }
+	if !counts("accepts ") && !counts("requires ") && !counts("unknown command ") {
+		return err
+	}
+	for n := len(args) - 1; n >= 0; n-- {
+		if check(cmd, args[:n]) == nil {
+			return fmt.Errorf("%q is one argument too many: %s", args[n], cmd.UseLine())
+		}
+	}
+	return fmt.Errorf("an argument is missing: %s", cmd.UseLine())
 }
 
 // group is a command that only holds others.

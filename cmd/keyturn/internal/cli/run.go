@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -15,14 +16,14 @@ func runCommand(cfg *Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Run the daemon",
-		Long: `Run the daemon until SIGTERM or SIGINT. SIGHUP reads the configuration again and
-applies profiles, the log level and certificates, and reopens the audit log. It
-logs to standard error.`,
+		Long: `Run the daemon until SIGTERM or SIGINT. When the file changes, profiles,
+the log level and certificates are applied, unless watch: false says otherwise;
+SIGHUP does that, too, and reopens the audit log. It logs to standard error.`,
 		Args: cobra.NoArgs,
 	}
 	configs.Flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		o := configs.Options{Flags: cmd.Flags(), Environ: cfg.Environ}
+		o := configs.Options{Flags: cmd.Flags(), Environ: cfg.Environ, Judge: cfg.Judge}
 		loaded, warnings, err := configs.Load(o)
 		if err != nil {
 			return err
@@ -44,9 +45,26 @@ logs to standard error.`,
 }
 
 // untilSignal ends with SIGTERM or SIGINT. Only daemons catch these: a client
-// that waits for an answer, or for its user's, is ended by them.
+// that waits for an answer, or for its user's, is ended by them. They stay caught
+// for good: who sends another one while the process ends does not turn a clean
+// end into a death by signal. The returned func ends the wait.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	ctx, cancel := context.WithCancel(ctx)
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGTERM, syscall.SIGINT)
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		select {
+		case <-caught:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		<-waited
+	}
 }
 
 func warn(log *slog.Logger, warnings []configs.Warning) {

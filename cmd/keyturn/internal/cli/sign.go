@@ -14,9 +14,6 @@ import (
 )
 
 func signCommand(cfg *Config) *cobra.Command {
-	var req api.SignRequest
-	var audience []string
-	var ttl, claims string
 	cmd := &cobra.Command{
 		Use:   "sign --profile P",
 		Short: "Sign a token and print it",
@@ -24,38 +21,54 @@ func signCommand(cfg *Config) *cobra.Command {
   keyturn sign --profile orders --subject user-7 --claims '{"tenant":"acme"}'`,
 		Args: cobra.NoArgs,
 	}
+	request := cfg.signRequest(cmd)
+	socket := cfg.signSocket(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		req, err := request()
+		if err != nil {
+			return err
+		}
+		var resp api.SignResponse
+		if err := socket().post(cmd.Context(), "/v1/sign", req, &resp); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), resp.Token)
+		return err
+	}
+	return cmd
+}
+
+// signRequest adds the flags that say what to sign, and returns what reads them.
+func (c *Config) signRequest(cmd *cobra.Command) func() (api.SignRequest, error) {
+	var req api.SignRequest
+	var audience []string
+	var ttl, claims string
 	f := cmd.Flags()
 	f.StringVar(&req.Profile, "profile", "", "who may sign what; required")
 	f.StringVar(&req.Subject, "subject", "", "the token's sub, where the profile lets you choose it")
 	f.StringArrayVar(&audience, "audience", nil, "the token's aud; may be repeated (default the profile's only audience)")
 	f.StringVar(&ttl, "ttl", "", "how long it lives, such as 5m (default the profile's)")
 	f.StringVar(&claims, "claims", "", "claims to add: a JSON object, @FILE, or - for standard input")
-	socket := cfg.signSocket(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	return func() (api.SignRequest, error) {
 		if req.Profile == "" {
-			return usagef("--profile is missing: name the profile to sign with")
+			return req, usagef("--profile is missing: name the profile to sign with")
 		}
 		req.Audience = audience
 		if err := setTTL(&req, ttl); err != nil {
-			return err
+			return req, err
 		}
-		if claims != "" {
-			doc, err := cfg.argument(claims, api.MaxSignBytes)
-			if err != nil {
-				return fmt.Errorf("--claims: %w", err)
-			}
-			if err := strictjson.Unmarshal(doc, &req.Claims); err != nil || req.Claims == nil {
-				return usagef("--claims is not a JSON object: %w", orNotObject(err))
-			}
+		if claims == "" {
+			return req, nil
 		}
-		var resp api.SignResponse
-		if err := socket().post(cmd.Context(), "/v1/sign", req, &resp); err != nil {
-			return err
+		doc, err := c.argument(claims, api.MaxSignBytes)
+		if err != nil {
+			return req, fmt.Errorf("--claims: %w", err)
 		}
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), resp.Token)
-		return err
+		if err := strictjson.Unmarshal(doc, &req.Claims); err != nil || req.Claims == nil {
+			return req, usagef("--claims is not a JSON object: %w", orNotObject(err))
+		}
+		return req, nil
 	}
-	return cmd
 }
 
 func setTTL(req *api.SignRequest, ttl string) error {
