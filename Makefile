@@ -66,6 +66,21 @@ SEED ?= 0
 chaos: $(TEST_VAULT) python-jwt npm-jose ## three replicas, three Vaults, random faults for DURATION=5m, by SEED=0
 	cd e2e && $(GO) test . -run 'TestChaos$$' -v -count=1 -timeout 0 -chaos.duration $(DURATION) -chaos.seed $(SEED)
 
+.PHONY: bench
+bench: $(TEST_VAULT) ## measure speed, latency and memory beside a real Vault: some 4 minutes, on a quiet machine
+	@$(MAKE) --silent build >&2
+	@cd e2e && $(GO) run ./bench run -binary $(CURDIR)/bin/keyturn
+
+# How long `make fuzz` gives each target. Minimising stalls those whose coverage
+# depends on goroutines, so it is cut short.
+FUZZTIME ?= 20s
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder for FUZZTIME=20s each
+	@set -e; grep -rl '^func Fuzz' --include=*_test.go . | grep -v '^./e2e' | sort | while read f; do \
+		for n in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' $$f); do echo "$$(dirname $$f) $$n"; \
+		$(GO) test $$(dirname $$f) -run '^$$' -fuzz "^$$n$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; done; done
+
 .PHONY: check
 check: gofmt vet staticcheck vulncheck ## gofmt, go vet, staticcheck, govulncheck
 

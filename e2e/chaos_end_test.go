@@ -222,6 +222,9 @@ func (c *chaos) papers(r *replica) {
 	}
 	audit, err := os.ReadFile(r.path("audit.jsonl"))
 	must(c.t, err)
+	if out, errs, code := cli(c.t, nil, "audit", "verify", r.path("audit.jsonl")); code != 0 { // the chain goes on over every crash
+		c.ledger.fail("audit", "replica %d: exit code %d: %s%s", r.index, code, out, errs)
+	}
 	known := map[string]bool{}
 	for line := range bytes.Lines(audit) {
 		var rec struct{ JTI, Decision string }

@@ -182,7 +182,7 @@ func (r *replica) start() error {
 	}
 	defer out.Close()
 	cmd := exec.Command(r.binary, "run", "--config", r.path("keyturn.yaml"))
-	cmd.Stdout, cmd.Stderr, cmd.Env = out, out, cleanEnv()
+	cmd.Stdout, cmd.Stderr, cmd.Env = out, out, append(cleanEnv(), "KEYTURN_REPLICA="+filepath.Base(r.dir))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return err

@@ -185,8 +185,9 @@ func TestExchangedStandby(t *testing.T) {
 
 // TestDamagedActive: somebody takes the active key's half away. The replicas
 // have it in memory and never stop to sign; they rotate to the proven standby
-// before the time. When that happens again, nobody stands by who is proven: who
-// has the half signs on, and one that starts now waits for the standby's proof.
+// before the time. When that happens again, nobody stands by who is proven, and
+// the half of the key before is gone as well: who has the half signs on, and one
+// that starts now waits for the standby's proof.
 func TestDamagedActive(t *testing.T) {
 	t.Parallel()
 	sites := replicaSites(t, 2)
@@ -274,4 +275,33 @@ func TestDamagedOnLocalCustody(t *testing.T) {
 	m.settles(d, 20*time.Second)
 	d.reason(15*time.Second, "ok", "", "")
 	tr.end()
+}
+
+// TestDamagedActiveAfterARestart: the active key's half is gone before anybody
+// who has it in memory, and nobody stands by who is proven. Who starts then
+// signs with the key before, within its lease.
+func TestDamagedActiveAfterARestart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t).edit("@every 10s", "@every 10m").edit("consumer_cache: 2s", "consumer_cache: 40s").edit("outage_budget: 4s", "outage_budget: 1m")
+	d := s.start("web")
+	old := d.mustToken("web").Kid
+	d.ok("rotate", "web", "--force", "--yes")
+	within(t, 10*time.Second, "the next key", func() error {
+		if d.mustToken("web").Kid == old {
+			return errors.New("it does not sign yet")
+		}
+		return nil
+	})
+	active := d.mustToken("web").Kid
+	d.publishedStandby()
+	d.stop()
+	must(t, os.Remove(s.path("custody/issuers/main/keys/"+active+".sealed")))
+	d = s.start("web")
+	d.reason(10*time.Second, "degraded", "key_missing", "while the previous key signs on within its lease")
+	if tok := d.mustToken("web"); tok.Kid != old {
+		t.Errorf("%s signs, want %s, the key before %s", tok.Kid, old, active)
+	}
+	if code, h, err := d.health("/readyz/signer"); err != nil || code != http.StatusOK {
+		t.Errorf("/readyz/signer: %d %+v %v", code, h, err)
+	}
 }

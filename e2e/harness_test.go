@@ -106,7 +106,11 @@ func startBinary(t *testing.T, binary string, d daemon, env []string, args ...st
 	d.t, d.out, d.exited = t, &output{}, make(chan error, 1)
 	d.cmd = exec.Command(binary, args...)
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
-	d.cmd.Env = append(cleanEnv(), env...)
+	d.cmd.Env = cleanEnv()
+	if d.dir != "" { // all run on one host, whose name would be that of each
+		d.cmd.Env = append(d.cmd.Env, "KEYTURN_REPLICA="+filepath.Base(d.dir))
+	}
+	d.cmd.Env = append(d.cmd.Env, env...)
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func TestCommandLine(t *testing.T) {
 		"not found there": {[]string{"--jwks", issuer + "/absent", token}, 1, "a key set is 200"},
 		"plain http":      {[]string{"--jwks", "http://tokens.example.com/jwks.json", token}, 64, "use https"},
 		"no --jwks":       {[]string{token}, 64, "--jwks is missing"},
-		"nothing":         {nil, 64, "accepts 1 arg"},
+		"nothing":         {nil, 64, "an argument is missing: keyturn "},
 	} {
 		out, errs, code := cli(t, nil, append([]string{"verify"}, tc.args...)...)
 		if code != tc.code || out != "" || !strings.Contains(errs, tc.want) {

@@ -174,7 +174,7 @@ func (s *site) stopsUnderLoad() {
 // after them. Each is answered.
 func TestStopWithRequestsOnTheirWay(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t).edit(`mode: "0660"`, `mode: "0660", connections_per_user: 150`) // it has 120 with a request on each
 	d := s.start("web")
 	body, err := json.Marshal(ask("web"))
 	must(t, err)

@@ -47,6 +47,9 @@ func TestRevokeWithoutStandby(t *testing.T) {
 		t.Errorf("sign: %s, want %s", code, api.NoActiveKey)
 	}
 	d.reason(5*time.Second, "degraded", "no_active_key", "")
+	if said := d.ok("status"); strings.Count(said, "no_active_key") != 1 {
+		t.Errorf("status tells of it more than once:\n%s", said)
+	}
 	within(t, time.Minute, "the standby signs", func() error {
 		tok, err := d.token(ask("web"))
 		if err == nil && (tok.Kid != c.Kid || time.Now().Before(c.SafeAt)) {
