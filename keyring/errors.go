@@ -3,6 +3,8 @@ package keyring
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -46,7 +48,7 @@ type NotSafeYetError struct {
 func (e *NotSafeYetError) Error() string {
 	switch {
 	case len(e.Waiting) > 0:
-		return fmt.Sprintf("ring %q: the standby key is not yet published at %q", e.Ring, e.Waiting)
+		return fmt.Sprintf("ring %q: the standby key is not yet published at %s", e.Ring, Quoted(e.Waiting))
 	case e.SafeAt.IsZero():
 		return fmt.Sprintf("ring %q has no standby key yet", e.Ring)
 	}
@@ -61,4 +63,13 @@ func (e *NotSafeYetError) Error() string {
 // one that is too early.
 func atLatest(t time.Time) string {
 	return t.Add(time.Second - time.Nanosecond).Truncate(time.Second).Format(time.RFC3339)
+}
+
+// Quoted writes a list for people: "a", "b".
+func Quoted(list []string) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strconv.Quote(s)
+	}
+	return strings.Join(out, ", ")
 }

@@ -43,7 +43,7 @@ func (p *planner) wait(standby *Key) string {
 		return "it has no standby key yet"
 	}
 	if missing := p.next.WaitingFor(standby); len(missing) > 0 {
-		return fmt.Sprintf("standby key %s is not yet read back from %q", standby.JWK.Kid, missing)
+		return fmt.Sprintf("standby key %s is not yet read back from %s", standby.JWK.Kid, Quoted(missing))
 	}
 	return fmt.Sprintf("standby key %s may sign from %s on", standby.JWK.Kid, atLatest(p.next.SafeAt(standby, p.in.Now)))
 }

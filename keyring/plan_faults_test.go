@@ -142,7 +142,7 @@ func TestNotSafeYetError(t *testing.T) {
 	}{
 		{NotSafeYetError{Ring: "web"}, `ring "web" has no standby key yet`},
 		{NotSafeYetError{Ring: "web", SafeAt: at(90)}, `ring "web": consumers may not know the standby key before 2026-01-01T00:01:30Z`},
-		{NotSafeYetError{Ring: "web", Waiting: []string{"a", "b"}}, `ring "web": the standby key is not yet published at ["a" "b"]`},
+		{NotSafeYetError{Ring: "web", Waiting: []string{"a", "b"}}, `ring "web": the standby key is not yet published at "a", "b"`},
 	} {
 		if got := tc.err.Error(); got != tc.want {
 			t.Errorf("got %s, want %s", got, tc.want)

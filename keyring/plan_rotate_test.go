@@ -46,7 +46,7 @@ func TestEarlyRotationIsRefused(t *testing.T) {
 	if !slices.Equal(e.Waiting, []string{"bucket"}) || !e.SafeAt.IsZero() {
 		t.Errorf("not read back: %+v", e)
 	}
-	if want := `ring "web": the standby key is not yet published at ["bucket"]`; e.Error() != want {
+	if want := `ring "web": the standby key is not yet published at "bucket"`; e.Error() != want {
 		t.Errorf("says %q, want %q", e, want)
 	}
 	l.publish()
@@ -113,7 +113,7 @@ func TestDueButNotProven(t *testing.T) {
 	l.turn()
 	if diff := cmp.Diff([]Alarm{{
 		Code: "rotation_overdue", Issuer: "main", Ring: "web", Kid: active.JWK.Kid, Since: due,
-		Message: `ring "web" was due to rotate at ` + due.Format(time.RFC3339) + `: standby key ` + l.s.Standby("web").JWK.Kid + ` is not yet read back from ["bucket"]`,
+		Message: `ring "web" was due to rotate at ` + due.Format(time.RFC3339) + `: standby key ` + l.s.Standby("web").JWK.Kid + ` is not yet read back from "bucket"`,
 	}}, l.out.Alarms); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

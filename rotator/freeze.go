@@ -66,17 +66,29 @@ func again(s *keyring.Snapshot) *keyring.Snapshot {
 	return next
 }
 
-// insist writes a frozen manifest until the store's version is past every one
-// that was seen: a write that was on its way before a restore, with the
-// check-and-set of then, must not fit any more.
+// insist writes a frozen manifest once, and until the store's version is past
+// every one that was seen.
 func (l *loop) insist(ctx context.Context, frozen *keyring.Snapshot, version, highest int) error {
-	for {
+	if highest < version || highest-version > maxVersions {
+		highest = version
+	}
+	_, _, err := l.pass(ctx, frozen, version, highest+1)
+	return err
+}
+
+// pass writes a frozen manifest, each time as the next generation, until the
+// store has issued a version: a write that was on its way before a restore, with
+// the check-and-set of then, must not fit any more. It returns the version that
+// stands there and what would be written next.
+func (l *loop) pass(ctx context.Context, frozen *keyring.Snapshot, version, upTo int) (int, *keyring.Snapshot, error) {
+	for version < upTo {
 		written, err := l.cfg.Store.Save(ctx, l.file.Name, frozen, version)
-		if err != nil || written > highest || highest-written > maxVersions {
-			return err
+		if err != nil {
+			return version, frozen, err
 		}
 		version, frozen = written, again(frozen)
 	}
+	return version, frozen, nil
 }
 
 // acceptKnown carries out keyturn accept: it commits this replica's last
@@ -97,7 +109,7 @@ func (l *loop) acceptKnown(ctx context.Context, force, dryRun bool) (keyring.Acc
 		stored = nil
 	case err != nil:
 		l.failed("load", err)
-		return keyring.Acceptance{}, fmt.Errorf("load manifest: %w", err)
+		return keyring.Acceptance{}, err
 	}
 	halves := map[string][]string{}
 	for name, custody := range l.cfg.Halves {
@@ -126,8 +138,7 @@ func (l *loop) acceptKnown(ctx context.Context, force, dryRun bool) (keyring.Acc
 }
 
 // passVersions writes frozen manifests until the next version is one that the
-// store has never issued: a write that was on its way before a restore, with the
-// check-and-set of then, must not fit any more. next moves on past each of them.
+// store has never issued. next moves on past each of them.
 func (l *loop) passVersions(ctx context.Context, known, stored, next *keyring.Snapshot, version int) (int, error) {
 	highest := known.StoreVersion
 	if stored != nil {
@@ -139,20 +150,16 @@ func (l *loop) passVersions(ctx context.Context, known, stored, next *keyring.Sn
 	if l.file.SingleProcess || highest-version > maxVersions {
 		return version, nil
 	}
-	for version < highest {
-		held := next.Clone()
-		held.WriteID = rand.Text()
-		m := keyring.MarkOf(known)
-		held.Frozen = &keyring.Frozen{At: next.WrittenAt, Reason: "keyturn accept is under way; run it again if it ended early",
-			Lineage: m.Lineage, Generation: m.Generation, StoreVersion: highest}
-		written, err := l.cfg.Store.Save(ctx, l.file.Name, held, version)
-		if err != nil {
-			l.failed("save", err)
-			return 0, fmt.Errorf("save manifest: %w", err)
-		}
-		version = written
-		next.Generation++
+	held, m := next.Clone(), keyring.MarkOf(known)
+	held.WriteID = rand.Text()
+	held.Frozen = &keyring.Frozen{At: next.WrittenAt, Reason: "keyturn accept is under way; run it again if it ended early",
+		Lineage: m.Lineage, Generation: m.Generation, StoreVersion: highest}
+	version, held, err := l.pass(ctx, held, version, highest)
+	if err != nil {
+		l.failed("save", err)
+		return 0, err
 	}
+	next.Generation = held.Generation
 	return version, nil
 }
 
@@ -165,7 +172,7 @@ func (l *loop) write(ctx context.Context, next *keyring.Snapshot, version int) e
 		if !errors.Is(err, keyring.ErrConflict) {
 			l.failed("save", err)
 		}
-		return fmt.Errorf("save manifest: %w", err)
+		return err
 	}
 	return nil
 }

@@ -66,10 +66,10 @@ func mutantsOfWrites() []mutant {
 		{"the mark not kept over a restart", "restores", []edit{{"rotator/mark.go",
 			"	return m.put(m.path, doc)\n", "	_ = doc\n	return nil\n"}}},
 		{"freeze without passing the versions", "restores", []edit{{"rotator/freeze.go",
-			"written > highest || highest-written", "written > 0 || highest-written"}}},
+			"	if highest < version || highest-version > maxVersions {\n", "	if true {\n"}}},
 		{"accept and freeze without passing the versions", "restores", []edit{
-			{"rotator/freeze.go", "written > highest || highest-written", "written > 0 || highest-written"},
-			{"rotator/freeze.go", "	for version < highest {\n", "	for false && version < highest {\n"}}},
+			{"rotator/freeze.go", "	if highest < version || highest-version > maxVersions {\n", "	if true {\n"},
+			{"rotator/freeze.go", "l.pass(ctx, held, version, highest)", "l.pass(ctx, held, version, 0)"}}},
 		{"frozen ignored", "restores", []edit{{"keyring/plan.go",
 			"	if s.Frozen != nil {\n", "	if false && s.Frozen != nil {\n"}}},
 	}

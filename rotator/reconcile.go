@@ -112,10 +112,10 @@ func (l *loop) load(ctx context.Context) (*keyring.Snapshot, int, error) {
 	case errors.Is(err, keyring.ErrSchema) && s != nil: // readable: served, not written
 	case errors.Is(err, keyring.ErrCorrupt):
 		l.failed("load", err)
-		return nil, 0, l.freeze(ctx, nil, version, mark, fmt.Errorf("load manifest: %w", err))
+		return nil, 0, l.freeze(ctx, nil, version, mark, err)
 	case err != nil:
 		l.failed("load", err)
-		return nil, 0, fmt.Errorf("load manifest: %w", err)
+		return nil, 0, err // the store says what it did
 	}
 	if s.Frozen != nil {
 		err := l.freeze(ctx, s, version, mark, errors.New("a replica has seen a newer manifest than the one that is frozen"))

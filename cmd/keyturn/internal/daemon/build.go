@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/internal/harden"
 	"github.com/keyturn/keyturn/keyring"
 	"github.com/keyturn/keyturn/publisher"
 	"github.com/keyturn/keyturn/rotator"
@@ -35,10 +37,14 @@ type daemon struct {
 	publisher *publisher.Publisher
 	rotator   *rotator.Rotator
 	admin     *admin.Admin
+	anchors   *anchors // nil where no log is anchored
 
 	public      net.Listener // nil where no set is served
 	certificate atomic.Pointer[tls.Certificate]
 	listeners   []net.Listener
+	reloading   reloading
+	// confined is this process behind its rules; nil where it is not.
+	confined *harden.Confined
 
 	// backs end last, middles before them.
 	backs, middles []part
@@ -117,11 +123,18 @@ func (d *daemon) openAudit() (err error) {
 		d.log.Error("going on without an audit log, as audit.required: false says", "error", err)
 		d.audit, err = nil, nil
 	}
+	d.makeAnchors()
 	return err
 }
 
-// recorder is the audit log as an interface: a nil *audit.Log is no nil interface.
-func (d *daemon) recorder() signer.Recorder {
+// recorder is the audit log as the sockets take it.
+type recorder interface {
+	signer.Recorder
+	admin.Recorder
+}
+
+// recorder returns the audit log as an interface: a nil *audit.Log is no nil interface.
+func (d *daemon) recorder() recorder {
 	if d.audit == nil {
 		return nil
 	}
@@ -237,7 +250,10 @@ func (d *daemon) makeAdmin() (err error) {
 // alarms is all that is not as it should be, but for what keeps the signer from
 // signing.
 func (d *daemon) alarms() []keyring.Alarm {
-	out := append(d.rotator.Alarms(), d.publisher.Alarms()...)
+	out := append(d.rotatorAlarms(), d.publisher.Alarms()...)
+	out = append(out, d.confinementAlarms()...)
+	out = append(out, d.anchors.Alarms(time.Now())...)
+	out = append(out, d.reloadAlarms()...)
 	if d.signer != nil {
 		for _, a := range d.signer.Alarms(time.Now()) {
 			if !a.Fatal {
@@ -246,6 +262,20 @@ func (d *daemon) alarms() []keyring.Alarm {
 		}
 	}
 	return out
+}
+
+// rotatorAlarms leaves out what the signer of this process tells as well: that
+// a ring has no key yet, which is fatal to the signer.
+func (d *daemon) rotatorAlarms() []keyring.Alarm {
+	if d.signer == nil {
+		return d.rotator.Alarms()
+	}
+	told := d.signer.Alarms(time.Now())
+	return slices.DeleteFunc(d.rotator.Alarms(), func(a keyring.Alarm) bool {
+		return a.Code == string(api.NoActiveKey) && slices.ContainsFunc(told, func(s keyring.Alarm) bool {
+			return s.Code == a.Code && s.Issuer == a.Issuer && s.Ring == a.Ring
+		})
+	})
 }
 
 func roleNames(cfg *configs.Config) []string {

@@ -25,6 +25,8 @@ type custody struct {
 	store  rotator.Store
 	halves map[string]rotator.Halves
 	keys   signer.KeySource
+	// heads is where the audit log is anchored.
+	heads headStore
 	// expiry is when the login ends, if there is one.
 	expiry func() (time.Time, bool)
 	// clock is the store's own, nil where it has none.
@@ -52,7 +54,7 @@ func openLocal(cfg *configs.Config, log *slog.Logger) (*custody, error) {
 		return nil, fmt.Errorf("local.dir: %w", err)
 	}
 	return &custody{
-		store: c, halves: map[string]rotator.Halves{configs.CustodyLocal: c}, keys: c,
+		store: c, halves: map[string]rotator.Halves{configs.CustodyLocal: c}, keys: c, heads: c,
 		expiry: func() (time.Time, bool) { return time.Time{}, false },
 		close: func() {
 			if err := c.Close(); err != nil {
@@ -70,7 +72,7 @@ func openVault(cfg *configs.Config, log *slog.Logger, onLogin func()) (*custody,
 	c := vaultkv.New(vaultkv.Config{Session: session, Mount: cfg.Vault.Mount, Logger: log})
 	checked := &checkedStore{Custody: c, fault: make(chan error, 1)}
 	return &custody{
-		store: checked, halves: map[string]rotator.Halves{configs.CustodyVaultKV: c}, keys: c, expiry: session.Expiry, clock: storeClock(session),
+		store: checked, halves: map[string]rotator.Halves{configs.CustodyVaultKV: c}, keys: c, heads: c, expiry: session.Expiry, clock: storeClock(session),
 		parts: []part{{"vault session", session.Run}, {"vault mount", checked.run}},
 		close: func() {},
 	}, nil

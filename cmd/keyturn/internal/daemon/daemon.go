@@ -6,24 +6,27 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/internal/harden"
 )
 
 // Options is what Run takes.
 type Options struct {
 	Config *configs.Config
-	// Reload reads the configuration again, at SIGHUP; nil ignores the signal.
+	// Reload reads the configuration again, at SIGHUP and when it has changed;
+	// nil never does.
 	Reload func() (*configs.Config, error)
 	Logger *slog.Logger
 	// Level is what a reload of log.level sets; nil where it cannot change.
 	Level *slog.LevelVar
 	// Version is shown by metrics and the admin socket.
 	Version string
+	// Scratch is a folder that is removed when the daemon has ended, by this
+	// process; "" for none.
+	Scratch string
 	// Ready is called once, when the daemon can sign for every ring and
 	// publishes every set, as far as its roles go.
 	Ready func()
@@ -33,6 +36,7 @@ type Options struct {
 // drains and returns nil. It fails where the configuration cannot be obeyed:
 // before anything is listened on, where that can be known.
 func Run(ctx context.Context, o Options) error {
+	growHeap()
 	d, err := build(o)
 	if err != nil {
 		return err
@@ -42,6 +46,10 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := d.confine(); err != nil {
+		return err
+	}
+	d.backs = append(d.backs, part{"dumps", func(ctx context.Context) error { return harden.Dumps(ctx, os.Stderr) }})
 	return d.run(ctx, fronts)
 }
 
@@ -108,22 +116,6 @@ func (s *stage) end() error {
 	s.cancel()
 	s.wg.Wait()
 	return errors.Join(s.errs...)
-}
-
-// reloads reads the configuration again at SIGHUP. The audit log is reopened
-// first: that is what logrotate asks for.
-func (d *daemon) reloads(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-hup:
-			d.reload()
-		}
-	}
 }
 
 // awaitReady tells when everything that this process does can be done.

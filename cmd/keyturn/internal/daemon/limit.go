@@ -1,16 +1,25 @@
 package daemon
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"syscall"
+	"time"
+
+	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/signer/gate"
 )
 
-// How many connections a listener holds at once; whoever comes after that waits
-// in the kernel's queue. Strangers on one listener cannot take the file
+// How many connections a listener holds at once. Whoever comes after that waits
+// in the kernel's queue, but at a sign socket, where gate.Conns makes room or
+// refuses. Strangers on one listener cannot take the file
 // descriptors of another, of Vault's connections, or of the files.
 const (
 	publicConns = 512
@@ -36,6 +45,51 @@ func share(want, total, have uint64) int {
 		want = max(1, want*have/total)
 	}
 	return int(want)
+}
+
+// signListener bounds the connections to a sign socket, in all and of each user.
+func (d *daemon) signListener(ln net.Listener, sock configs.SignSocket) net.Listener {
+	ofOne := api.NewProblem(api.RateLimited, "this user holds as many connections to this socket as one user may, with a request on each: keep fewer, send batches, or raise connections_per_user")
+	inAll := api.NewProblem(api.Unavailable, "all connections to this socket are held, with a request on each; ask again")
+	return gate.NewConns(gate.ConnsConfig{
+		Listener: ln, InAll: d.conns(signConns), OfOne: sock.ConnectionsPerUser,
+		OfOneRefusal: response(ofOne), InAllRefusal: response(inAll),
+		Refused: (&refusals{log: d.log.With("socket", sock.Name)}).note,
+	})
+}
+
+// quietFor is how long nothing is logged of refusals after one was.
+const quietFor = 10 * time.Second
+
+// refusals logs connections that were refused: the first at once, then how many
+// there were, so that whoever connects in a loop does not fill the log.
+type refusals struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	count int
+	last  time.Time
+}
+
+func (r *refusals) note(uid uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.count++; time.Since(r.last) < quietFor {
+		return
+	}
+	r.log.Warn("connections refused", "count", r.count, "last_uid", uid)
+	r.count, r.last = 0, time.Now()
+}
+
+// response is a problem as it goes over the wire, for a connection that no
+// HTTP server gets to see.
+func response(p *api.Problem) []byte {
+	body, err := json.Marshal(p)
+	if err != nil { // it holds nothing that could fail
+		panic(err)
+	}
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\nRetry-After: %d\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		p.Status, http.StatusText(p.Status), api.ProblemType, int(p.RetryAfter/time.Second), len(body), body)
 }
 
 // limited is a listener that holds so many connections at once and no more.

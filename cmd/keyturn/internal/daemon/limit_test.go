@@ -1,26 +1,33 @@
 package daemon
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/internal/unixsock"
+	"github.com/keyturn/keyturn/signer/gate"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -151,16 +158,66 @@ func TestLimitsAreSet(t *testing.T) {
 	defer d.closeListeners()
 	public, err := d.tcp("127.0.0.1:0", publicConns)
 	must(t, err)
-	sign, err := d.unix(filepath.Join(t.TempDir(), "run", "s"), unixsock.Config{GID: -1}, signConns)
+	if l, ok := public.(*limited); !ok || cap(l.slots) != 512 {
+		t.Errorf("public is a %T with room for %d", public, cap(l.slots))
+	}
+	if len(d.listeners) != 1 {
+		t.Error("the daemon would not close it")
+	}
+}
+
+// TestSignListener: a user who has all connections that one may have, and a
+// request on each, is told so in HTTP, with the time to come back.
+func TestSignListener(t *testing.T) {
+	var said bytes.Buffer
+	d := &daemon{log: slog.New(slog.NewTextHandler(&said, nil)), options: Options{Config: &configs.Config{}}}
+	path := filepath.Join(t.TempDir(), "run", "s")
+	ln, err := d.unix(path, unixsock.Config{GID: -1})
 	must(t, err)
-	for name, ln := range map[string]net.Listener{"public": public, "sign": sign} {
-		l, ok := ln.(*limited)
-		if !ok || cap(l.slots) != 512 {
-			t.Errorf("%s is a %T with room for %d", name, ln, cap(l.slots))
+	const perUser = 20
+	ln = d.signListener(ln, configs.SignSocket{Name: "default", ConnectionsPerUser: perUser})
+	var held []net.Conn
+	accepted := make(chan net.Conn)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
 		}
-		if _, ok := ln.(interface{ File() (*os.File, error) }); !ok {
-			t.Errorf("%s: the signer cannot keep its queue", name)
-		}
+	}()
+	for range perUser {
+		dial(t, path)
+		c := <-accepted
+		c.(*gate.Conn).Idle(false)
+		held = append(held, c)
+	}
+	c := dial(t, path)
+	must(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	_, err = io.WriteString(c, "POST /v1/sign HTTP/1.1\r\n")
+	must(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	must(t, err)
+	dial(t, path) // refused as well, and not logged again
+	var p api.Problem
+	must(t, json.NewDecoder(resp.Body).Decode(&p))
+	if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "1" || !resp.Close || resp.Header.Get("Content-Type") != api.ProblemType {
+		t.Errorf("answered %d %v", resp.StatusCode, resp.Header)
+	}
+	if p.Code != api.RateLimited || p.Status != 429 || !strings.Contains(p.Detail, "raise connections_per_user") {
+		t.Errorf("answered %+v", p)
+	}
+	must(t, errors.Join(resp.Body.Close(), ln.Close()))
+	if _, open := <-accepted; open {
+		t.Error("one too many was let in")
+	}
+	if got := said.String(); strings.Count(got, "connections refused") != 1 || !strings.Contains(got, fmt.Sprintf("socket=default count=1 last_uid=%d", os.Getuid())) {
+		t.Errorf("the log says %q", got)
+	}
+	for _, c := range held {
+		must(t, c.Close())
 	}
 }
 

@@ -38,10 +38,11 @@ func (d *daemon) listen() (fronts []part, err error) {
 			if err != nil {
 				return nil, fmt.Errorf("listen.sign %s: %w", s.Name, err)
 			}
-			ln, err := d.unix(s.Path, unixsock.Config{Mode: s.FileMode(), GID: gid}, signConns)
+			ln, err := d.unix(s.Path, unixsock.Config{Mode: s.FileMode(), GID: gid})
 			if err != nil {
 				return nil, fmt.Errorf("listen.sign %s: %w", s.Name, err)
 			}
+			ln = d.opened(d.signListener(ln, s))
 			fronts = append(fronts, part{"sign socket " + s.Name, func(ctx context.Context) error { return d.signer.Serve(ctx, ln, s.Name) }})
 		}
 	}
@@ -49,10 +50,11 @@ func (d *daemon) listen() (fronts []part, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen.admin: %w", err)
 	}
-	ln, err := d.unix(cfg.Listen.Admin.Path, unixsock.Config{Mode: cfg.Listen.Admin.FileMode(), GID: gid}, adminConns)
+	ln, err := d.unix(cfg.Listen.Admin.Path, unixsock.Config{Mode: cfg.Listen.Admin.FileMode(), GID: gid})
 	if err != nil {
 		return nil, fmt.Errorf("listen.admin: %w", err)
 	}
+	ln = d.opened(limit(ln, d.conns(adminConns)))
 	fronts = append(fronts, serve("admin socket", ln, signer.NewServer(d.admin.AdminHandler(), d.log)))
 	if d.public != nil {
 		fronts = append(fronts, serve("public listener", d.secured(d.public), webServer(d.publisher.Handler(), d.log)))
@@ -67,9 +69,9 @@ func (d *daemon) listen() (fronts []part, err error) {
 	return fronts, nil
 }
 
-// unix listens on a socket. The last directory of its path is made if it is
+// unix listens on a socket, without a limit yet. The last directory of its path is made if it is
 // missing: open to all to pass, so that the socket's own mode decides.
-func (d *daemon) unix(path string, cfg unixsock.Config, conns uint64) (net.Listener, error) {
+func (d *daemon) unix(path string, cfg unixsock.Config) (net.Listener, error) {
 	dir := filepath.Dir(path)
 	err := os.Mkdir(dir, 0o755)
 	if err == nil {
@@ -79,11 +81,7 @@ func (d *daemon) unix(path string, cfg unixsock.Config, conns uint64) (net.Liste
 		return nil, fmt.Errorf("directory of the socket: %w", err)
 	}
 	cfg.Path, cfg.Logger = path, d.log
-	ln, err := unixsock.Listen(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return d.opened(ln, conns), nil
+	return unixsock.Listen(cfg)
 }
 
 func (d *daemon) tcp(addr string, conns uint64) (net.Listener, error) {
@@ -91,11 +89,11 @@ func (d *daemon) tcp(addr string, conns uint64) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.opened(ln, conns), nil
+	return d.opened(limit(ln, d.conns(conns))), nil
 }
 
-func (d *daemon) opened(ln net.Listener, conns uint64) net.Listener {
-	ln = limit(ln, d.conns(conns))
+// opened is a listener that closeListeners closes.
+func (d *daemon) opened(ln net.Listener) net.Listener {
 	d.listeners = append(d.listeners, ln)
 	return ln
 }

@@ -125,6 +125,9 @@ func TestSystemdHardening(t *testing.T) {
 			t.Errorf("%s = %q, want %q", name, got, want)
 		}
 	}
+	if filters := strings.Join(u["SystemCallFilter"], " "); !strings.Contains(filters, " landlock_create_ruleset landlock_add_rule landlock_restrict_self ") {
+		t.Errorf("the unit's system calls %q do not let keyturn confine itself", filters)
+	}
 	// Either would make every caller of the sockets uid 65534, or hide the state behind a symlink.
 	for _, name := range []string{"PrivateUsers", "DynamicUser"} {
 		if got, ok := u[name]; ok {
