@@ -10,10 +10,10 @@ dir=$(mktemp -d)
 # In production this is a service of its own, or a sidecar; see docs/client.md.
 keyturn token --profile "$profile" --subject "$subject" --audience "$audience" --out "$dir/token" --watch &
 watcher=$!
-trap 'kill $watcher; wait $watcher; rm -rf "$dir"' EXIT
+trap 'kill $watcher 2>/dev/null && wait $watcher; rm -rf "$dir"' EXIT
 
 until [ -s "$dir/token" ]; do
-	kill -0 $watcher # it ends where the daemon refuses, and says why
+	kill -0 $watcher 2>/dev/null || exit 1 # it ends where the daemon refuses, and says why
 	sleep 0.1
 done
 

@@ -171,8 +171,8 @@ func TestCompileRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                               "it is empty",
 		" \n":                            "it is empty",
-		"claims.tenant ==":               "column 17: this is no CEL expression: mismatched input the end",
-		"claims.tenant = 'x'":            "column 15: this is no CEL expression",
+		"claims.tenant ==":               "column 17: this is no CEL expression: it ends too early",
+		"claims.tenant = 'x'":            "column 15: this is no CEL expression: equality is written ==",
 		"peer.uidd == 1":                 "column 5: there is no peer.uidd: peer has gid, groups, socket, uid",
 		"true && peer.pid == 1":          "column 13: there is no peer.pid: peer has",
 		"peer == 1":                      "peer is no value by itself: write peer.gid, or another of",

@@ -49,6 +49,12 @@ func syntaxFaults(found []*cel.Error, text string) error {
 	first := found[0]
 	message, _, _ := strings.Cut(strings.TrimPrefix(first.Message, "Syntax error: "), " expecting ")
 	message = strings.ReplaceAll(message, "'<EOF>'", "the end")
+	switch {
+	case strings.HasPrefix(message, "token recognition error at: '= "), strings.HasPrefix(message, "token recognition error at: '='"):
+		message = "equality is written =="
+	case message == "mismatched input the end", message == "extraneous input the end":
+		message = "it ends too early: a part is missing, or a bracket is not closed"
+	}
 	l.add(first.Location, "this is no CEL expression: %s", message)
 	return errors.Join(l.errs...)
 }

@@ -8,11 +8,16 @@ const (
 	// backlog is how long a user has had a queue, without a break, when he is
 	// held to his part of the slots' time: a burst ends sooner.
 	backlog = 10 * time.Millisecond
-	// part is the part that he gets, one in six. A turn is about a third of the
-	// work that a request is to the daemon, to the kernel and to its caller, so of
-	// the machine it is half. With one in four, others waited several times as
-	// long at the 90th percentile (2 processors, ES256); with one in eight not less.
-	part = 6
+	// besides is what a request costs the machine for each instant of its turn: to
+	// the daemon outside of the turn, to the kernel, to its caller. ES256 on two
+	// processors: 25 µs in the turn, 80 µs in all.
+	besides = 3
+	// headroom, in percent, is how much of the processors may be in use before
+	// users without a queue begin to wait for them.
+	headroom = 75
+	// least is the part of the slots' time that is left to users with a queue in
+	// any case: one in sixteen.
+	least = 16
 	// stint is how far he may be ahead of his part before he rests.
 	stint = 200 * time.Microsecond
 )
@@ -56,16 +61,40 @@ func (t *Turns) most(u *user, now time.Duration) int {
 	return min(t.slotsOfOne, t.slots-1)
 }
 
-// charge counts a turn of a user with a queue against his part, while he has to
-// keep to it. The caller holds mu.
+// charge counts a turn: of a user with a queue against the part that is left to
+// him, while he has to keep to it; of all others as what they need. The caller holds mu.
 func (t *Turns) charge(u *user, held, now time.Duration) {
-	if !u.backlogged(now) || !t.guests(u, now) {
+	if !u.backlogged(now) {
+		t.needed(now)
+		t.light += held
 		return
 	}
-	u.owes = max(u.owes, now-held) + held*part/time.Duration(t.slots)
+	if !t.guests(u, now) {
+		return
+	}
+	// An instant of his turns takes as many instants of the clock as his part is
+	// smaller than one processor.
+	u.owes = max(u.owes, now-held) + held*100/time.Duration(t.left(now))
 	if u.owes-now > stint {
 		u.rests = u.owes
 	}
+}
+
+// needed is how much of the slots' time users without a queue took, in percent
+// of one processor, over the last tenth of a second or so. The caller holds mu.
+func (t *Turns) needed(now time.Duration) int64 {
+	if gone := now - t.lightAt; gone > 0 { // what is older counts less and less
+		t.light -= min(t.light, t.light*gone/activeFor)
+		t.lightAt = now
+	}
+	return int64(100 * t.light / activeFor)
+}
+
+// left is what is left of the slots' time to a user with a queue, in percent of
+// one processor. The caller holds mu.
+func (t *Turns) left(now time.Duration) int64 {
+	slots := int64(t.slots)
+	return max(slots*headroom/besides-t.needed(now), slots*100/least, 1)
 }
 
 // resting reports whether the user has to wait although there is a slot, and

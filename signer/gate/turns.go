@@ -41,9 +41,9 @@ type TurnsConfig struct {
 //
 // While others are active, one user never has the last slot, unless there is one
 // only: who asks now and then finds it free. And who has had a queue for a while
-// gets no more than a part of the slots' time while another one is active
-// without a queue, so that the processors are not all taken: the work of the
-// kernel, of HTTP and of the callers themselves comes on top of the turns. Both
+// gets no more of the slots' time than those who have none leave, so that the
+// processors are not all taken: the work of the kernel, of HTTP and of the
+// callers themselves comes on top of the turns. Both
 // hold for a tenth of a second after the other's last request.
 //
 // It starts no goroutine. What it knows of a user goes away when he has been
@@ -64,6 +64,8 @@ type Turns struct {
 	oldest  *user
 	queue   lanes         // the users with waiting requests
 	aside   []*user       // of the queue, while next looks at it
+	light   time.Duration // the slots' time that users without a queue took; see needed
+	lightAt time.Duration // when that was reckoned
 	timer   *time.Timer   // calls next when somebody has rested
 	alarm   time.Duration // when it fires; 0: it is not set
 	spare   *user         // idle users, to be used again
@@ -163,8 +165,8 @@ func (o Turn) Leave() {
 	t.seen(u, now)
 	held := min(now-o.since, longest)
 	u.at += uint64(held)
+	t.charge(u, held, now)
 	if u.waiting > 0 {
-		t.charge(u, held, now)
 		t.queue.fix(u)
 	}
 	t.next(now)

@@ -220,8 +220,8 @@ func TestTurnsSlotsOfOne(t *testing.T) {
 	})
 }
 
-// TestTurnsPart: who has had a queue for a while gets a sixth of the slots'
-// time while another is active who has none, and all of it otherwise.
+// TestTurnsPart: who has had a queue for a while gets what another one leaves who
+// is active and has none, a sixteenth at least, and all of it otherwise.
 func TestTurnsPart(t *testing.T) {
 	for name, tc := range map[string]struct {
 		slots, others int           // connections of the other one
@@ -229,9 +229,10 @@ func TestTurnsPart(t *testing.T) {
 		low, high     float64       // share of all slots' time
 	}{
 		"alone":                         {2, 0, 0, 0.99, 1.01},
-		"beside one without a queue":    {2, 1, 10 * time.Millisecond, 0.14, 0.21},
-		"of one slot":                   {1, 1, 10 * time.Millisecond, 0.14, 0.21},
-		"of eight slots":                {8, 1, 10 * time.Millisecond, 0.14, 0.21},
+		"beside one without a queue":    {2, 1, 10 * time.Millisecond, 0.2, 0.27},
+		"of one slot":                   {1, 1, 10 * time.Millisecond, 0.14, 0.27},
+		"of eight slots":                {8, 1, 10 * time.Millisecond, 0.14, 0.27},
+		"beside one who needs much":     {2, 1, 50 * time.Microsecond, 0.03, 0.1},
 		"beside one who comes rarely":   {2, 1, time.Second, 0.85, 0.97},
 		"beside one with a queue":       {2, 64, 0, 0.45, 0.55},
 		"of one slot, one with a queue": {1, 64, 0, 0.45, 0.55},

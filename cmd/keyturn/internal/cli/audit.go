@@ -29,7 +29,7 @@ func auditVerifyCommand(cfg *Config) *cobra.Command {
 	out := formatTable
 	var o anchorFlags
 	cmd := &cobra.Command{
-		Use:   "verify FILE…",
+		Use:   "verify [FILE…]",
 		Short: "Say whether records of an audit log were changed, dropped, reordered or cut off",
 		Long: `Verify the chain of an audit log over its files, rotated and gzipped ones
 included, in whatever order they are named. The exit code is 1 where anything is

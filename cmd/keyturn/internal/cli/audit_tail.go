@@ -30,7 +30,7 @@ nobody changed them is what verify says.`,
 	f := cmd.Flags()
 	f.IntVarP(&n, "lines", "n", 10, "how many records")
 	f.BoolVarP(&follow, "follow", "f", false, "go on with the records to come")
-	f.VarP(&out, "output", "o", "how to print it; yaml is not")
+	f.VarP(&out, "output", "o", "table or json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case n < 0:
@@ -118,7 +118,7 @@ func (p *recordPrinter) print(lines []string) error {
 		return nil
 	}
 	if !p.began {
-		rows = append([][]string{{"TIME", "DECISION", "CODE", "EVENT", "PROFILE", "UID/PID", "KID", "JTI", "SUBJECT", "AUDIENCES", "EXPIRES"}}, rows...)
+		rows = append([][]string{{"TIME", "DECISION", "CODE", "EVENT", "PROFILE", "UID/PID", "KID", "JTI", "SUBJECT", "AUDIENCES", "EXPIRES", "SOCKET", "REASON"}}, rows...)
 		p.began, p.widths = true, make([]int, len(rows[0]))
 	}
 	return p.columns(rows)
@@ -176,6 +176,7 @@ func row(line string) []string {
 		r.Time.UTC().Format(time.RFC3339), word(string(r.Decision)), code, word(string(r.Event)), word(r.Profile),
 		strconv.FormatUint(uint64(r.UID), 10) + "/" + strconv.FormatInt(int64(r.PID), 10),
 		word(r.Kid), word(r.JTI), word(r.Subject), strings.Join(audiences, ","), stamp(r.ExpiresAt),
+		word(r.Socket), shortened(r.Reason),
 	}
 }
 

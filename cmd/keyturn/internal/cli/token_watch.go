@@ -14,6 +14,9 @@ const (
 	// After a failure it is tried again so much later at least, twice as much
 	// each time, and so much at most.
 	firstRetry, lastRetry = 500 * time.Millisecond, 15 * time.Second
+	// expiredRetry is the longest pause while the token in the file has expired:
+	// each second counts then, and asking costs little.
+	expiredRetry = 2 * time.Second
 	// lookAgain bounds the time for which nothing is looked at: timers stand still
 	// while a machine sleeps, and a clock that was set is noticed.
 	lookAgain = 20 * time.Second
@@ -89,6 +92,8 @@ func (w *tokenWatch) failed(err error, now time.Time) {
 	pause := min(firstRetry<<min(w.failures, 10), lastRetry)
 	if left := w.ends.Sub(now); left > 0 { // a short life leaves little time
 		pause = min(pause, max(left/4, firstRetry))
+	} else if !w.ends.IsZero() {
+		pause = min(pause, expiredRetry)
 	}
 	var refused *refusedError
 	if errors.As(err, &refused) {
