@@ -167,13 +167,21 @@ func (v *verifier) anchored(chains []ChainReport, heads []Head) (out []Damage) {
 	newest := heads[len(heads)-1]
 	switch {
 	case len(chains) == 0:
-		out = append(out, damage(Truncated, end, 0, "there is no record in these files, and record %d was anchored at %s", newest.Seq, newest.Time.Format(stampForm)))
+		out = append(out, damage(Truncated, end, 0, "there is no record in these files, and record %d was anchored%s", newest.Seq, newest.at()))
 	case v.strands[newest.Chain] == nil:
 		out = append(out, Damage{Kind: Replaced, Seq: newest.Seq, pos: end.pos, Message: fmt.Sprintf(
-			"the chain %s, anchored up to record %d at %s, is not in these files: another log stands in its place, or the wrong files were named",
-			newest.Chain, newest.Seq, newest.Time.Format(stampForm))})
+			"the chain %s, anchored up to record %d%s, is not in these files: another log stands in its place, or the wrong files were named",
+			newest.Chain, newest.Seq, newest.at())})
 	}
 	return out
+}
+
+// at says when a head was anchored; one that was given by hand has no time.
+func (h Head) at() string {
+	if h.Time.IsZero() {
+		return ""
+	}
+	return " at " + h.Time.Format(stampForm)
 }
 
 const stampForm = "2006-01-02T15:04:05Z07:00"
@@ -185,8 +193,8 @@ func (v *verifier) anchoredChain(c *ChainReport, heads []Head) (out []Damage) {
 	first := v.strands[c.Chain].segments[0]
 	for _, h := range heads {
 		if h.Chain == c.Chain && h.Seq+1 == c.From && h.Hash != string(first.prev[:]) {
-			out = append(out, damage(Changed, first.first, c.From, "record %d does not follow record %d as it was anchored at %s: the log was written anew from here on",
-				c.From, h.Seq, h.Time.Format(stampForm)))
+			out = append(out, damage(Changed, first.first, c.From, "record %d does not follow record %d as it was anchored%s: the log was written anew from here on",
+				c.From, h.Seq, h.at()))
 		}
 		if h.Chain != c.Chain || h.Seq < c.From {
 			continue
@@ -210,13 +218,13 @@ func (v *verifier) anchoredChain(c *ChainReport, heads []Head) (out []Damage) {
 			}
 		}
 		if at != end { // else the record is not there, which has been told
-			out = append(out, damage(Changed, at, h.Seq, "record %d is not the one that was anchored at %s: from a record after %d on, the log was written anew",
-				h.Seq, h.Time.Format(stampForm), good))
+			out = append(out, damage(Changed, at, h.Seq, "record %d is not the one that was anchored%s: from a record after %d on, the log was written anew",
+				h.Seq, h.at(), good))
 		}
 	}
 	if beyond != nil {
-		out = append(out, damage(Truncated, end, c.Head.Seq, "the log ends at record %d, and record %d was anchored at %s: %d records or more are missing at the end",
-			c.Head.Seq, beyond.Seq, beyond.Time.Format(stampForm), beyond.Seq-c.Head.Seq))
+		out = append(out, damage(Truncated, end, c.Head.Seq, "the log ends at record %d, and record %d was anchored%s: %d records or more are missing at the end",
+			c.Head.Seq, beyond.Seq, beyond.at(), beyond.Seq-c.Head.Seq))
 	}
 	switch {
 	case beyond != nil:

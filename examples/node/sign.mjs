@@ -56,6 +56,11 @@ export async function sign(body, patience = 30_000) {
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [profile, subject, audience] = process.argv.slice(2);
-  console.log((await sign({ profile, subject, audience })).token);
+  try {
+    console.log((await sign({ profile, subject, audience })).token);
+  } catch (err) {
+    console.error(`sign.mjs: ${err.message}`);
+    process.exitCode = 1;
+  }
   agent.destroy();
 }

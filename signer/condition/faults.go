@@ -52,6 +52,8 @@ func syntaxFaults(found []*cel.Error, text string) error {
 	switch {
 	case strings.HasPrefix(message, "token recognition error at: '= "), strings.HasPrefix(message, "token recognition error at: '='"):
 		message = "equality is written =="
+	case message == "mismatched input 'and'", message == "mismatched input 'or'", message == "mismatched input 'not'", message == "extraneous input 'not'":
+		message = "and is written &&, or is ||, not is !"
 	case message == "mismatched input the end", message == "extraneous input the end":
 		message = "it ends too early: a part is missing, or a bracket is not closed"
 	}

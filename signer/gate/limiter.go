@@ -72,6 +72,9 @@ func (l *Limiter) Allow(profile string, uid uint32, r Rate, now time.Time) (ok b
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.buckets[owner{profile, uid}]
+	if b != nil && b.Burst() != burst && b.TokensAt(now) >= float64(b.Burst()) {
+		b = nil // it is full: by the new rate it is as well
+	}
 	if b == nil {
 		s.makeRoom(now)
 		b = &bucket{Limiter: rate.NewLimiter(rate.Limit(r.PerSecond), burst)}

@@ -118,6 +118,22 @@ func TestLimiterForgets(t *testing.T) {
 	}
 }
 
+// TestLimiterRaisedBurst: who has rested has all of a burst that was raised meanwhile.
+func TestLimiterRaisedBurst(t *testing.T) {
+	l, start := NewLimiter(), time.Now()
+	if ok, _ := l.Allow("p", 1, Rate{PerSecond: 2, Burst: 3}, start); !ok {
+		t.Fatal("the first was refused")
+	}
+	for i := range 50 {
+		if ok, _ := l.Allow("p", 1, Rate{PerSecond: 50, Burst: 50}, start.Add(2*time.Minute)); !ok {
+			t.Fatalf("number %d of a burst of 50 was refused", i+1)
+		}
+	}
+	if ok, _ := l.Allow("p", 1, Rate{PerSecond: 50, Burst: 50}, start.Add(2*time.Minute)); ok {
+		t.Error("one too many was allowed")
+	}
+}
+
 // TestLimiterClocksOutOfOrder: readings that come in another order than they
 // were made give nobody more than one after the other would.
 func TestLimiterClocksOutOfOrder(t *testing.T) {

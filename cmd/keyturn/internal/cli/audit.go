@@ -81,13 +81,17 @@ func (c *Config) anchored(cmd *cobra.Command, o anchorFlags, files []string) (he
 		if err != nil {
 			return nil, nil, err
 		}
-		if o.replica == "" {
+		named := o.replica != ""
+		if !named {
 			o.replica = loaded.Replica
 		}
 		if heads, err = c.ReadAnchors(cmd.Context(), loaded, o.replica); err != nil {
 			return nil, nil, fmt.Errorf("anchors of replica %s: %w", o.replica, err)
 		}
-		if len(heads) == 0 {
+		switch {
+		case len(heads) == 0 && named: // who names one wants its anchors, and a typing error must not hide them
+			return nil, nil, fmt.Errorf("nothing is anchored for a replica named %s", plainText(o.replica))
+		case len(heads) == 0:
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: nothing is anchored for a replica named %s\n", plainText(o.replica))
 		}
 		if len(files) == 0 {
