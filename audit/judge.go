@@ -191,7 +191,11 @@ func (v *verifier) anchoredChain(c *ChainReport, heads []Head) (out []Damage) {
 	var beyond *Head
 	good := uint64(0)
 	first := v.strands[c.Chain].segments[0]
+	var before *Head // the newest anchor of what is not here
 	for _, h := range heads {
+		if h.Chain == c.Chain && h.Seq < c.From && (before == nil || h.Seq > before.Seq) {
+			before = &h
+		}
 		if h.Chain == c.Chain && h.Seq+1 == c.From && h.Hash != string(first.prev[:]) {
 			out = append(out, damage(Changed, first.first, c.From, "record %d does not follow record %d as it was anchored%s: the log was written anew from here on",
 				c.From, h.Seq, h.at()))
@@ -225,6 +229,10 @@ func (v *verifier) anchoredChain(c *ChainReport, heads []Head) (out []Damage) {
 	if beyond != nil {
 		out = append(out, damage(Truncated, end, c.Head.Seq, "the log ends at record %d, and record %d was anchored%s: %d records or more are missing at the end",
 			c.Head.Seq, beyond.Seq, beyond.at(), beyond.Seq-c.Head.Seq))
+	}
+	if before != nil {
+		v.note("chain %s: record %d was anchored%s, and the records here begin at %d: those before are in files that are not among these, were rotated away, or were cut off",
+			c.Chain, before.Seq, before.at(), c.From)
 	}
 	switch {
 	case beyond != nil:

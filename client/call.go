@@ -18,6 +18,10 @@ const (
 	maxRetryAfter = time.Minute
 )
 
+// obstacle is the key of a context's func(error), which is told what is in the
+// way of a call that goes on: whoever waits for it may give up sooner.
+type obstacle struct{}
+
 // do makes a call until it is answered with 200 or refused for good, or until
 // its time is up. The caller releases the answer.
 func (c *Client) do(ctx context.Context, op string, request []byte) (*answer, error) {
@@ -35,6 +39,9 @@ func (c *Client) do(ctx context.Context, op string, request []byte) (*answer, er
 			err = ended(err, last)
 		}
 		last = err
+		if tell, ok := ctx.Value(obstacle{}).(func(error)); ok {
+			tell(err)
+		}
 		if ctx.Err() != nil {
 			return nil, c.failed(op, ended(ctx.Err(), err))
 		}

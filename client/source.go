@@ -52,9 +52,10 @@ type held struct {
 
 // flight is an attempt that several may wait for.
 type flight struct {
-	done chan struct{}
-	tok  *held // nil where err says why
-	err  error
+	obstacle atomic.Pointer[error] // what is in its way so far
+	done     chan struct{}
+	tok      *held // nil where err says why
+	err      error
 }
 
 // Source is a source of tokens for a request. It asks for nothing yet.
@@ -86,7 +87,11 @@ func (s *Source) Token(ctx context.Context) (api.SignResponse, error) {
 	select {
 	case <-f.done:
 	case <-ctx.Done():
-		return api.SignResponse{}, s.client.failed("sign", ctx.Err())
+		why := ctx.Err()
+		if last := f.obstacle.Load(); last != nil {
+			why = ended(why, *last)
+		}
+		return api.SignResponse{}, s.client.failed("sign", why)
 	}
 	if f.err != nil {
 		return api.SignResponse{}, f.err
@@ -116,7 +121,7 @@ func (s *Source) takeOff() *flight {
 	}
 	go func() {
 		defer s.client.work.Done()
-		tok, err := s.fetch()
+		tok, err := s.fetch(func(err error) { f.obstacle.Store(&err) })
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.land(f, tok, err)
@@ -125,8 +130,8 @@ func (s *Source) takeOff() *flight {
 }
 
 // fetch asks for a token on nobody's context: many may wait for it.
-func (s *Source) fetch() (*held, error) {
-	ctx, cancel := context.WithTimeout(s.client.base, s.client.timeout)
+func (s *Source) fetch(tell func(error)) (*held, error) {
+	ctx, cancel := context.WithTimeout(context.WithValue(s.client.base, obstacle{}, tell), s.client.timeout)
 	defer cancel()
 	got := time.Now()
 	resp, err := s.client.Sign(ctx, s.req)

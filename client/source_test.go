@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -278,4 +279,19 @@ func wallOnly(t time.Time, d time.Duration) time.Time {
 	t = t.Add(d)
 	(*[2]int64)(unsafe.Pointer(&t))[1] -= int64(d)
 	return t
+}
+
+// TestSourceTellsWhy: who gives up waiting is told what was in the way.
+func TestSourceTellsWhy(t *testing.T) {
+	c, err := New(Config{Socket: filepath.Join(t.TempDir(), "nobody.sock")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err = c.Source(api.SignRequest{Profile: "p"}).Token(ctx)
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Token = %v, want that there is no socket", err)
+	}
 }

@@ -135,6 +135,9 @@ func whoMay(path string) string {
 		if info.Mode().Perm()&0o060 == 0 {
 			return fmt.Sprintf("%s is open to its owner (uid %d) alone (mode %04o); run as that user, or give the socket a group in listen", p, stat.Uid, info.Mode().Perm())
 		}
+		if stat.Gid == 0 {
+			return fmt.Sprintf("%s belongs to group %s (mode %04o), which nobody else should join; give the socket a group of its own in listen", p, name, info.Mode().Perm())
+		}
 		return fmt.Sprintf("%s belongs to group %s (mode %04o); join it (usermod -aG %s USER) and log in again", p, name, info.Mode().Perm(), name)
 	}
 	return "a folder above it is closed to you"

@@ -15,7 +15,10 @@ func configCheckCommand(cfg *Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Build everything without running it, and print the timeline that follows",
-		Args:  cobra.NoArgs,
+		Long: `Build everything without running it, and print the timeline that follows. A file
+may be checked on another host than the daemon's: keys, folders and groups that
+have to be there are looked at by run.`,
+		Args: cobra.NoArgs,
 	}
 	configs.Flags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -158,7 +158,7 @@ func loadCertificate(files configs.TLS) (*tls.Certificate, error) {
 	}
 	c, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("listen.public.tls: %w", err)
+		return nil, fmt.Errorf("listen.public.tls: %s with %s: %w", files.CertFile, files.KeyFile, err)
 	}
 	return &c, nil
 }

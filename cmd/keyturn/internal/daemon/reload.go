@@ -190,7 +190,7 @@ func (d *daemon) waiting(next *configs.Config) []keyring.Alarm {
 	if more := len(settings) - most; more > 0 {
 		text = fmt.Sprintf("%s and %d more", text, more)
 	}
-	return []keyring.Alarm{{Code: "restart_needed", Since: time.Now(), Message: "the file changes settings that only a restart applies: " + text}}
+	return []keyring.Alarm{{Code: "restart_needed", Since: time.Now(), Message: "the file changes settings that only a restart applies, and those of issuers, rings and targets only with a higher revision of the issuer: " + text}}
 }
 
 func (r *reloading) raise(alarms []keyring.Alarm) { r.alarms.Store(&alarms) }

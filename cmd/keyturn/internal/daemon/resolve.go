@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/keyring"
@@ -144,7 +145,7 @@ func (t Timeline) String() string {
 		plain(t.Timing.B), plain(t.Timing.B), plain(t.Timing.B+t.Timing.R))
 	fmt.Fprintf(&b, "%s\n", t.Config.Explain())
 	for _, r := range t.Rings {
-		fmt.Fprintf(&b, "  ring %s: %s, %q, at least %s apart, tokens live up to %s\n", r.Ring.Name, r.Ring.Algorithm, r.Ring.Rotate, r.Gap, plain(t.Timing.T))
+		fmt.Fprintf(&b, "  ring %s: %s, %q, at least %s apart, tokens live up to %s\n", r.Ring.Name, r.Ring.Algorithm, r.Ring.Rotate, r.Gap, plain(time.Duration(r.Ring.MaxTokenTTL)))
 		fmt.Fprintf(&b, "    a standby is published for %s before it signs; a retired key stays for up to %s; at most %d keys in the set\n",
 			plain(t.Timing.Lead), plain(t.Timing.B+t.Timing.R+t.Timing.Tail), r.Keys)
 	}
