@@ -38,6 +38,9 @@ func newDesk() *desk { return desks.Get().(*desk) }
 // large once must not be paid for ever after.
 const mostKept = 256 << 10
 
+// mostDrained is how much of a body that is too large is read all the same, in bytes.
+const mostDrained = 1 << 20
+
 // mostAhead is how much memory is made ready for a body on its caller's word, in
 // bytes. A batch gets all that it announces: there are few, each in its turn.
 const mostAhead = 16 << 10
@@ -63,6 +66,9 @@ func (d *desk) read(w http.ResponseWriter, r *http.Request, most int64) *api.Pro
 	var err error
 	switch size := r.ContentLength; {
 	case size > most:
+		// Where the connection ends with this request, net/http closes it at once:
+		// then a caller who is still sending would not see the answer.
+		_, _ = io.CopyN(io.Discard, r.Body, min(size, mostDrained))
 		return tooLarge(most)
 	case size >= 0 && (size <= max(mostAhead, int64(cap(d.body))) || most == api.MaxBatchBytes):
 		if int64(cap(d.body)) < size {
