@@ -8,16 +8,20 @@ const (
 	// backlog is how long a user has had a queue, without a break, when he is
 	// held to his part of the slots' time: a burst ends sooner.
 	backlog = 10 * time.Millisecond
+	// lasting is how long a user has had a queue when he is no guest any more,
+	// for whom others keep to their part: a machine that is full for a moment makes
+	// everybody wait.
+	lasting = 500 * time.Millisecond
 	// besides is what a request costs the machine for each instant of its turn: to
 	// the daemon outside of the turn, to the kernel, to its caller. ES256 on two
-	// processors: 25 µs in the turn, 80 µs in all.
-	besides = 3
+	// processors, at half load: 25 µs in the turn, 100 µs in all.
+	besides = 4
 	// headroom, in percent, is how much of the processors may be in use before
 	// users without a queue begin to wait for them.
 	headroom = 75
 	// least is the part of the slots' time that is left to users with a queue in
-	// any case: one in sixteen.
-	least = 16
+	// any case: one in sixty-four.
+	least = 64
 	// stint is how far he may be ahead of his part before he rests.
 	stint = 200 * time.Microsecond
 )
@@ -32,8 +36,8 @@ func (t *Turns) others(u *user, now time.Duration) bool {
 }
 
 // backlogged reports whether the user has had a queue for a while.
-func (u *user) backlogged(now time.Duration) bool {
-	return u.waiting > 0 && now-u.queued > backlog
+func (u *user) backlogged(now, while time.Duration) bool {
+	return u.waiting > 0 && now-u.queued > while
 }
 
 // guests reports whether another user is active who asks for less than he could
@@ -45,7 +49,7 @@ func (t *Turns) guests(u *user, now time.Duration) bool {
 		if other == nil || now-other.active > activeFor {
 			return false
 		}
-		if other != u && !other.backlogged(now) {
+		if other != u && !other.backlogged(now, lasting) {
 			return true
 		}
 		other = other.older
@@ -64,12 +68,9 @@ func (t *Turns) most(u *user, now time.Duration) int {
 // charge counts a turn: of a user with a queue against the part that is left to
 // him, while he has to keep to it; of all others as what they need. The caller holds mu.
 func (t *Turns) charge(u *user, held, now time.Duration) {
-	if !u.backlogged(now) {
+	if !u.backlogged(now, backlog) || !t.guests(u, now) {
 		t.needed(now)
 		t.light += held
-		return
-	}
-	if !t.guests(u, now) {
 		return
 	}
 	// An instant of his turns takes as many instants of the clock as his part is
@@ -100,7 +101,7 @@ func (t *Turns) left(now time.Duration) int64 {
 // resting reports whether the user has to wait although there is a slot, and
 // sees to it that somebody looks again. The caller holds mu.
 func (t *Turns) resting(u *user, now time.Duration) bool {
-	if now >= u.rests || !u.backlogged(now) || !t.guests(u, now) {
+	if now >= u.rests || !u.backlogged(now, backlog) || !t.guests(u, now) {
 		return false
 	}
 	// Where the others are idle before it is over, he need not rest to the end.
