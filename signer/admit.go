@@ -22,7 +22,7 @@ const batchWait = 10 * time.Second
 // through whichever socket: each holds its body, several times over, and its
 // answer. One user gets three quarters of them: he may hold them as long as he
 // likes to take for sending their bodies.
-func maxBatches() int { return max(4, 2*runtime.GOMAXPROCS(0)) }
+func maxBatches() int { return max(4, runtime.GOMAXPROCS(0)) }
 
 // admit answers a caller whom no profile allows before a byte of the body is
 // read: whoever may not sign shall not cost memory. It says whether to go on.

@@ -228,12 +228,12 @@ func TestTurnsPart(t *testing.T) {
 		pause         time.Duration // of the other one, between requests
 		low, high     float64       // share of all slots' time
 	}{
-		"alone":                         {2, 0, 0, 0.99, 1.01},
-		"beside one without a queue":    {2, 1, 10 * time.Millisecond, 0.14, 0.21},
-		"of one slot":                   {1, 1, 10 * time.Millisecond, 0.12, 0.21},
-		"of eight slots":                {8, 1, 10 * time.Millisecond, 0.12, 0.21},
-		"beside one who needs much":     {2, 1, 50 * time.Microsecond, 0.005, 0.05},
-		"beside one who comes rarely":   {2, 1, time.Second, 0.85, 0.97},
+		"alone":                       {2, 0, 0, 0.99, 1.01},
+		"beside one without a queue":  {2, 1, 10 * time.Millisecond, 0.14, 0.21},
+		"of one slot":                 {1, 1, 10 * time.Millisecond, 0.12, 0.21},
+		"of eight slots":              {8, 1, 10 * time.Millisecond, 0.12, 0.21},
+		"beside one who needs much":   {2, 1, 50 * time.Microsecond, 0.005, 0.05},
+		"beside one who comes rarely": {2, 1, time.Second, 0.85, 0.97},
 		// Each keeps to his part for the other's sake until that one's queue has lasted.
 		"beside one with a queue":       {2, 64, 0, 0.38, 0.52},
 		"of one slot, one with a queue": {1, 64, 0, 0.38, 0.52},

@@ -36,7 +36,7 @@ type Options struct {
 // drains and returns nil. It fails where the configuration cannot be obeyed:
 // before anything is listened on, where that can be known.
 func Run(ctx context.Context, o Options) error {
-	growHeap()
+	tune()
 	d, err := build(o)
 	if err != nil {
 		return err
