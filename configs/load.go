@@ -110,8 +110,14 @@ func parse(doc []byte, file string, over *overlay, o Options) (*Config, []Warnin
 	v.paths()
 	v.defaults()
 	v.validate()
-	broken := len(faults) > 0
+	broken, unread := len(faults) > 0, map[string]bool{}
+	for _, f := range faults {
+		unread[f.Path] = true
+	}
 	for _, f := range v.faults {
+		if unread[f.Path] {
+			continue // what stands there in its place is not from the file
+		}
 		// beside a field that could not be read, "is missing" and "there is no
 		// such ring" are most likely its echo
 		if !broken || !f.follows {

@@ -72,10 +72,10 @@ func (v *validator) rate(r Rate, where string) {
 	case !v.src.given(where + ".per_second"):
 		v.follows(where+".per_second", "is missing: how many signatures a second each caller may have")
 	case r.PerSecond < 1:
-		v.follows(where+".per_second", "is %d: at least 1; take rate out for no limit", r.PerSecond)
+		v.fault(where+".per_second", "is %d: at least 1; take rate out for no limit", r.PerSecond)
 	}
 	if v.src.given(where+".burst") && r.Burst < 1 {
-		v.follows(where+".burst", "is %d: at least 1, or take it out for per_second", r.Burst)
+		v.fault(where+".burst", "is %d: at least 1, or take it out for per_second", r.Burst)
 	}
 }
 

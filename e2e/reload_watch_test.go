@@ -210,7 +210,7 @@ func TestReloadNamesWhatWaits(t *testing.T) {
 	d.becomes(1)
 	within(t, 20*time.Second, "alarm restart_needed", func() error {
 		text, err := d.alarm("restart_needed")
-		if !strings.HasSuffix(text, "only a restart applies: issuers[0].leeway, issuers[0].revision, listen.sign[0].path") {
+		if !strings.Contains(text, "only a restart applies") || !strings.HasSuffix(text, ": issuers[0].leeway, issuers[0].revision, listen.sign[0].path") {
 			return fmt.Errorf("%q, %v", text, err)
 		}
 		return nil
