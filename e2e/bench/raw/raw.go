@@ -47,7 +47,7 @@ const warmup = 100 * time.Millisecond
 
 // heapGrowth lets the collector run as seldom as the daemon does: signatures
 // leave garbage, and the smallest of heaps would be collected all the time.
-const heapGrowth = 400
+const heapGrowth = 300
 
 // Run signs on as many threads as there are processors. What is measured is
 // the call of crypto.Signer that the daemon makes, the hash of the input

@@ -11,10 +11,10 @@ import (
 // makes most, and what lives is a few megabytes: at Go's own 100 percent the
 // collector would run a hundred times a second under load and take a tenth of the
 // processors. Measured: docs/performance.md.
-const heapGrowth = 400
+const heapGrowth = 300
 
 // heapLimit is where the collector works harder again, in bytes: callers who
-// send batches of many megabytes make much of the heap alive, and five times that
+// send batches of many megabytes make much of the heap alive, and four times that
 // would be a lot. It is three times what the daemon needs under load.
 const heapLimit = 128 << 20
 
