@@ -38,8 +38,12 @@ func newDesk() *desk { return desks.Get().(*desk) }
 // large once must not be paid for ever after.
 const mostKept = 256 << 10
 
-// mostDrained is how much of a body that is too large is read all the same, in bytes.
-const mostDrained = 1 << 20
+// mostDrained is how much of a body that is too large is read all the same, in
+// bytes, and drainFor for how long.
+const (
+	mostDrained = 1 << 20
+	drainFor    = 300 * time.Millisecond
+)
 
 // mostAhead is how much memory is made ready for a body on its caller's word, in
 // bytes. A batch gets all that it announces: there are few, each in its turn.
@@ -66,9 +70,9 @@ func (d *desk) read(w http.ResponseWriter, r *http.Request, most int64) *api.Pro
 	var err error
 	switch size := r.ContentLength; {
 	case size > most:
-		// Where the connection ends with this request, net/http closes it at once:
-		// then a caller who is still sending would not see the answer.
-		_, _ = io.CopyN(io.Discard, r.Body, min(size, mostDrained))
+		if r.Close { // else net/http reads on by itself
+			drain(w, r)
+		}
 		return tooLarge(most)
 	case size >= 0 && (size <= max(mostAhead, int64(cap(d.body))) || most == api.MaxBatchBytes):
 		if int64(cap(d.body)) < size {
@@ -80,6 +84,14 @@ func (d *desk) read(w http.ResponseWriter, r *http.Request, most int64) *api.Pro
 		d.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	}
 	return bodyProblem(err, most)
+}
+
+// drain reads some of a body that is refused: where the connection ends with the
+// request, net/http closes it at once, and a caller who is still sending would
+// not see the answer. One who sends nothing is not waited for.
+func drain(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainFor)) // a server that cannot has set none
+	_, _ = io.CopyN(io.Discard, r.Body, mostDrained)
 }
 
 // again makes room for decisions on a number of requests. The tokens of those
