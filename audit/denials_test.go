@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -61,6 +62,25 @@ func inBubble(t *testing.T, f func(t *testing.T, l *Log, path string)) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "audit.jsonl")
 		f(t, mustOpen(t, path), path)
+	})
+}
+
+// TestRefusalThatTakesBack: a refusal with a jti takes back an allow that is in
+// the log already. It is never one among many.
+func TestRefusalThatTakesBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *Log, path string) {
+		for range 10 * burst {
+			r := refusal(7, "x")
+			r.JTI = "taken-back"
+			deny(t, l, r)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(data), `"jti":"taken-back"`); n != 10*burst {
+			t.Errorf("%d of %d were written by themselves", n, 10*burst)
+		}
 	})
 }
 
