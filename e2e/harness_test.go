@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/loopback"
 )
 
 // keyturn is the binary under test, built once with the race detector; plain
@@ -330,13 +331,17 @@ func cli(t *testing.T, env []string, args ...string) (stdout, stderr string, cod
 	return o.String(), e.String(), cmd.ProcessState.ExitCode()
 }
 
-// freeAddr is a loopback address that nobody listens on now.
+// freeAddr is a loopback address that nobody listens on, for the test alone.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := loopback.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() {
+		if err := p.Release(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p.Addr()
 }

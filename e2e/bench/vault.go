@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,6 +22,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/keyturn/keyturn/custody/custodytest/vaulttest"
+	"github.com/keyturn/keyturn/internal/loopback"
 )
 
 // vaultSite is a real Vault dev server: in memory, no TLS, no audit device,
@@ -30,6 +30,7 @@ import (
 // generator, with requests that were built beforehand too.
 type vaultSite struct {
 	dir, addr, root string
+	port            *loopback.Port
 	cmd             *exec.Cmd
 	exited          chan error
 	http            *http.Client
@@ -60,14 +61,11 @@ func newVault(ctx context.Context, binary string, size int) (*vaultSite, error) 
 }
 
 func (v *vaultSite) start(ctx context.Context, binary string) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	var err error
+	if v.port, err = loopback.Reserve(); err != nil {
 		return err
 	}
-	v.addr = ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		return err
-	}
+	v.addr = v.port.Addr()
 	v.cmd = exec.Command(binary, "server", "-dev", "-dev-no-store-token", "-dev-root-token-id="+v.root, "-dev-listen-address="+v.addr, "-log-level=error")
 	v.cmd.Env = append(os.Environ(), "HOME="+v.dir, "VAULT_ADDR=", "VAULT_TOKEN=", "SKIP_SETCAP=1")
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -98,7 +96,11 @@ func (v *vaultSite) close() error {
 		_ = v.cmd.Process.Kill() // it holds nothing worth a clean end
 		<-v.exited
 	}
-	return os.RemoveAll(v.dir)
+	err := os.RemoveAll(v.dir)
+	if v.port != nil {
+		err = errors.Join(err, v.port.Release())
+	}
+	return err
 }
 
 // call speaks to Vault's API.

@@ -74,7 +74,7 @@ func LaunchCluster(dir string) (*Cluster, error) {
 }
 
 func (c *Cluster) boot(ctx context.Context) error {
-	if err := c.each(c.nodes, (*Server).spawnSomewhere); err != nil {
+	if err := c.each(c.nodes, (*Server).placeAndSpawn); err != nil {
 		return err
 	}
 	first := c.nodes[0]
@@ -107,24 +107,12 @@ func (c *Cluster) boot(ctx context.Context) error {
 // every ten.
 var quick = []string{`autopilot_reconcile_interval = "1s"`, `autopilot_update_interval = "1s"`}
 
-// spawnSomewhere places and starts a node, elsewhere if the address was taken
-// meanwhile.
-func (s *Server) spawnSomewhere() error {
-	var err error
-	for range 5 {
-		if err = s.place(quick...); err != nil {
-			return err
-		}
-		if err = s.spawn(); err == nil {
-			return nil
-		}
-		s.Close()
-		var taken *portError
-		if !errors.As(err, &taken) {
-			return err
-		}
+// placeAndSpawn starts a node that knows nothing yet.
+func (s *Server) placeAndSpawn() error {
+	if err := s.place(quick...); err != nil {
+		return err
 	}
-	return err
+	return s.spawn()
 }
 
 // each does something for nodes at the same time.

@@ -8,6 +8,6 @@
 // working one (`make vault` builds it), else vault or bao on the PATH. Where
 // none runs, the test fails: a test of a real part must not skip itself.
 //
-// It imports Vault's client and the standard library, and is imported by tests
+// It imports Vault's client, the leaf loopback and the standard library, and is imported by tests
 // alone.
 package vaulttest

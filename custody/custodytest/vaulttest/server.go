@@ -18,6 +18,8 @@ import (
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/keyturn/keyturn/internal/loopback"
 )
 
 // Server is a running Vault.
@@ -27,6 +29,7 @@ type Server struct {
 	root, unseal   string
 	transport      *http.Transport
 	client         *vaultapi.Client
+	ports          []*loopback.Port // that it may have again after a Kill
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd
@@ -53,17 +56,11 @@ func Launch(dir string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{bin: bin, dir: dir, transport: &http.Transport{DisableKeepAlives: true}}
-	for range 5 { // the port may be taken between the choice and the start
-		if err = s.boot(); err == nil {
-			return s, nil
-		}
+	if err := s.boot(); err != nil {
 		s.Close()
-		var taken *portError
-		if !errors.As(err, &taken) {
-			break
-		}
+		return nil, err
 	}
-	return nil, err
+	return s, nil
 }
 
 // Bin is the path of the Vault binary.
@@ -119,15 +116,17 @@ func (s *Server) boot() error {
 // place chooses addresses and writes the configuration of a node that knows
 // nothing yet. The values of a stanza `storage` of a cluster come in extra.
 func (s *Server) place(extra ...string) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	api, err := loopback.Reserve()
 	if err != nil {
 		return err
 	}
-	cluster, err := net.Listen("tcp", "127.0.0.1:0")
+	s.ports = append(s.ports, api)
+	cluster, err := loopback.Reserve()
 	if err != nil {
-		return errors.Join(err, ln.Close())
+		return err
 	}
-	s.addr = ln.Addr().String()
+	s.ports = append(s.ports, cluster)
+	s.addr = api.Addr()
 	config := fmt.Sprintf(`storage "raft" {
   path = %q
   node_id = %q
@@ -143,7 +142,7 @@ api_addr = %q
 cluster_addr = "https://%s"
 disable_mlock = true
 `, filepath.Join(s.dir, "raft"), cmp.Or(s.id, "node"), strings.Join(extra, "\n  "), s.addr, cluster.Addr(), s.URL(), cluster.Addr())
-	err = errors.Join(ln.Close(), cluster.Close(),
+	err = errors.Join(
 		os.RemoveAll(filepath.Join(s.dir, "raft")), os.MkdirAll(filepath.Join(s.dir, "raft"), 0o700),
 		os.WriteFile(filepath.Join(s.dir, "vault.hcl"), []byte(config), 0o600))
 	if err != nil {
@@ -201,9 +200,6 @@ func (s *Server) spawn() error {
 		}
 		select {
 		case <-done:
-			if bytes.Contains(log.Bytes(), []byte("address already in use")) {
-				return &portError{s.addr}
-			}
 			return fmt.Errorf("%s does not run as a Vault server: %s", s.bin, log.Bytes())
 		default:
 		}
@@ -212,10 +208,6 @@ func (s *Server) spawn() error {
 		}
 	}
 }
-
-type portError struct{ addr string }
-
-func (e *portError) Error() string { return e.addr + " was taken" }
 
 // unsealed unseals and waits until the node is active.
 func (s *Server) unsealed(ctx context.Context) error {
@@ -255,6 +247,10 @@ func (s *Server) Close() {
 	s.signal(syscall.SIGCONT)
 	s.Kill()
 	s.transport.CloseIdleConnections()
+	for _, p := range s.ports {
+		_ = p.Release() // it may have been before
+	}
+	s.ports = nil
 }
 
 // Kill ends the process at once, as kill -9 does, and waits for its end.
