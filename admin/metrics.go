@@ -51,6 +51,7 @@ type Metrics struct {
 	storeErrors  *prometheus.CounterVec
 	events       map[keyring.EventKind]*prometheus.CounterVec // fixed keys: those of eventCounters
 	conflicts    *prometheus.CounterVec
+	refusals     *prometheus.CounterVec
 	reloads      *prometheus.CounterVec
 	reloaded     prometheus.Gauge
 }
@@ -70,6 +71,7 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		storeErrors:  counter("keyturn_store_errors_total", "Failed operations on the store of manifests and private halves.", "op", "cause"),
 		events:       eventCounters(counter),
 		conflicts:    counter("keyturn_conflicts_total", "Writes of the manifest that another replica's came before; they were planned again.", "issuer"),
+		refusals:     counter("keyturn_connections_refused_total", "Connections to a sign socket that were refused since its caller, or all callers, held as many as may be.", "socket"),
 		reloads:      counter("keyturn_config_reloads_total", "Reloads of the configuration.", "result"),
 		signing: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "keyturn_sign_duration_seconds",
@@ -90,7 +92,7 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		m.reloads.WithLabelValues(result)
 	}
 	m.registry.MustRegister( // panics on a metric that is named twice, which is a defect of this func
-		build, m.signatures, m.requests, m.signing, m.rotations, m.publications, m.drifts, m.storeErrors, m.conflicts, m.reloads, m.reloaded,
+		build, m.signatures, m.requests, m.signing, m.rotations, m.publications, m.drifts, m.storeErrors, m.conflicts, m.refusals, m.reloads, m.reloaded,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	for _, c := range m.events {
@@ -189,6 +191,9 @@ func (m *Metrics) Drifted(issuer, target string) { m.drifts.WithLabelValues(issu
 func (m *Metrics) StoreError(op string, err error) {
 	m.storeErrors.WithLabelValues(op, cause(err)).Inc()
 }
+
+// ConnRefused counts a connection that was refused at a sign socket of this name.
+func (m *Metrics) ConnRefused(socket string) { m.refusals.WithLabelValues(socket).Inc() }
 
 // Reloaded counts a reload of the configuration.
 func (m *Metrics) Reloaded(ok bool) {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/keyturn/keyturn/admin"
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/internal/unixsock"
@@ -170,7 +172,7 @@ func TestLimitsAreSet(t *testing.T) {
 // request on each, is told so in HTTP, with the time to come back.
 func TestSignListener(t *testing.T) {
 	var said bytes.Buffer
-	d := &daemon{log: slog.New(slog.NewTextHandler(&said, nil)), options: Options{Config: &configs.Config{}}}
+	d := &daemon{log: slog.New(slog.NewTextHandler(&said, nil)), metrics: admin.NewMetrics(admin.MetricsConfig{}), options: Options{Config: &configs.Config{}}}
 	path := filepath.Join(t.TempDir(), "run", "s")
 	ln, err := d.unix(path, unixsock.Config{GID: -1})
 	must(t, err)
@@ -194,13 +196,8 @@ func TestSignListener(t *testing.T) {
 		c.(*gate.Conn).Idle(false)
 		held = append(held, c)
 	}
-	c := dial(t, path)
-	must(t, c.SetDeadline(time.Now().Add(20*time.Second)))
-	_, err = io.WriteString(c, "POST /v1/sign HTTP/1.1\r\n")
-	must(t, err)
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-	must(t, err)
-	dial(t, path) // refused as well, and not logged again
+	resp := refused(t, path)
+	second := refused(t, path) // and not logged again
 	var p api.Problem
 	must(t, json.NewDecoder(resp.Body).Decode(&p))
 	if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "1" || !resp.Close || resp.Header.Get("Content-Type") != api.ProblemType {
@@ -209,12 +206,17 @@ func TestSignListener(t *testing.T) {
 	if p.Code != api.RateLimited || p.Status != 429 || !strings.Contains(p.Detail, "raise connections_per_user") {
 		t.Errorf("answered %+v", p)
 	}
-	must(t, errors.Join(resp.Body.Close(), ln.Close()))
+	must(t, errors.Join(resp.Body.Close(), second.Body.Close(), ln.Close()))
 	if _, open := <-accepted; open {
 		t.Error("one too many was let in")
 	}
 	if got := said.String(); strings.Count(got, "connections refused") != 1 || !strings.Contains(got, fmt.Sprintf("socket=default count=1 last_uid=%d", os.Getuid())) {
 		t.Errorf("the log says %q", got)
+	}
+	counted := httptest.NewRecorder()
+	d.metrics.Handler().ServeHTTP(counted, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if !strings.Contains(counted.Body.String(), `keyturn_connections_refused_total{socket="default"} 2`) {
+		t.Error("the metrics do not count both")
 	}
 	for _, c := range held {
 		must(t, c.Close())
@@ -235,4 +237,16 @@ func TestShare(t *testing.T) {
 			t.Errorf("of %d: %d in all", have, sum)
 		}
 	}
+}
+
+// refused is what a connection is told of which no HTTP server gets to see.
+func refused(t *testing.T, path string) *http.Response {
+	t.Helper()
+	c := dial(t, path)
+	must(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	_, err := io.WriteString(c, "POST /v1/sign HTTP/1.1\r\n")
+	must(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	must(t, err)
+	return resp
 }
