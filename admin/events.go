@@ -54,5 +54,6 @@ func (m *Metrics) expect(issuer string, s *keyring.Snapshot) {
 	}
 	for _, t := range s.Config.Targets {
 		m.events[keyring.ConfirmationVoided].WithLabelValues(issuer, t.Name)
+		m.drifts.WithLabelValues(issuer, t.Name)
 	}
 }

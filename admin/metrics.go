@@ -192,8 +192,11 @@ func (m *Metrics) StoreError(op string, err error) {
 	m.storeErrors.WithLabelValues(op, cause(err)).Inc()
 }
 
-// ConnRefused counts a connection that was refused at a sign socket of this name.
-func (m *Metrics) ConnRefused(socket string) { m.refusals.WithLabelValues(socket).Inc() }
+// Refusals starts the series of a sign socket and returns what counts a
+// connection that was refused there.
+func (m *Metrics) Refusals(socket string) (count func()) {
+	return m.refusals.WithLabelValues(socket).Inc
+}
 
 // Reloaded counts a reload of the configuration.
 func (m *Metrics) Reloaded(ok bool) {

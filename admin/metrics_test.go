@@ -54,7 +54,8 @@ func eventful(f *fixture) {
 	m.Published("main", "slow", false)
 	m.Drifted("main", "file")
 	m.StoreError("load", fmt.Errorf("x: %w", keyring.ErrUnavailable))
-	m.ConnRefused("default")
+	m.Refusals("default")()
+	m.Refusals("other")
 	m.Reloaded(true)
 	m.Reloaded(false)
 }
@@ -75,6 +76,7 @@ func TestMetrics(t *testing.T) {
 			`keyturn_confirmations_voided_total{issuer="main",target="slow"} 1`,
 			`keyturn_conflicts_total{issuer="main"} 1`,
 			`keyturn_connections_refused_total{socket="default"} 1`,
+			`keyturn_connections_refused_total{socket="other"} 0`,
 			`keyturn_damaged_halves{issuer="main",ring="old"} 0`,
 			`keyturn_damaged_halves{issuer="main",ring="web"} 0`,
 			`keyturn_damaged_keys_total{issuer="main",ring="web"} 1`,
@@ -101,6 +103,7 @@ func TestMetrics(t *testing.T) {
 			`keyturn_next_rotation_timestamp_seconds{issuer="main",ring="web"} 9.46782e+08`,
 			`keyturn_orphans{issuer="main"} 0`,
 			`keyturn_publication_drifts_total{issuer="main",target="file"} 1`,
+			`keyturn_publication_drifts_total{issuer="main",target="slow"} 0`,
 			`keyturn_publications_total{issuer="main",result="error",target="slow"} 1`,
 			`keyturn_publications_total{issuer="main",result="ok",target="file"} 1`,
 			`keyturn_reinstatements_total{issuer="main",ring="web"} 1`,

@@ -64,6 +64,7 @@ if __name__ == "__main__":
     request = dict(zip(("profile", "subject", "audience"), sys.argv[1:]))
     socket_path = os.environ.get("KEYTURN_SOCKET", "/run/keyturn/sign.sock")
     try:
-        print(sign(socket_path, request)["token"])
+        token = sign(socket_path, request)["token"]
     except (Refused, OSError, http.client.HTTPException) as err:
         sys.exit(f"{socket_path}: {err}")
+    print(token)

@@ -93,6 +93,9 @@ func plain(err error) error {
 		case errors.Is(err, json.ErrUnknownName):
 			return fmt.Errorf("unknown member %s", quotePointer(at))
 		case semantic.JSONKind != 0 && semantic.GoType != nil:
+			if at == "" {
+				return fmt.Errorf("the document cannot be %s", kindName(semantic.JSONKind))
+			}
 			return fmt.Errorf("member %s cannot be %s", quotePointer(at), kindName(semantic.JSONKind))
 		}
 		return fmt.Errorf("member %s: invalid value", quotePointer(at))

@@ -104,6 +104,8 @@ func (c client) unreached(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return unreachablef("there is no socket %s: is the daemon running? %s", c.path, another)
+	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(c.path):
+		return usagef("%s is no socket: %s", c.path, another)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return unreachablef("nobody listens at %s: the daemon has stopped; %s", c.path, another)
 	case errors.Is(err, fs.ErrPermission):
@@ -114,6 +116,12 @@ func (c client) unreached(err error) error {
 		return unreachablef("the daemon at %s did not answer within %s", c.path, callTimeout)
 	}
 	return unreachablef("the daemon at %s cannot be reached: %w", c.path, err)
+}
+
+// isSocket reports whether a path is a socket, as far as one may look.
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.Mode().Type() == fs.ModeSocket
 }
 
 // whoMay says which group a user must be in to connect.

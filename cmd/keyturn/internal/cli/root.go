@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 
 	"github.com/keyturn/keyturn/audit"
@@ -90,13 +91,21 @@ func NewRootCommand(cfg Config) *cobra.Command {
 		Use:           "keyturn",
 		Short:         "keyturn keeps JWT signing keys turning over",
 		Long:          "keyturn generates signing keys on a schedule, keeps their private halves in Vault,\nsigns tokens over a Unix socket and publishes the rolling key set (JWKS).",
+		Version:       versionLine(cfg.Version),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetIn(cfg.Stdin)
 	root.SetOut(cfg.Stdout)
 	root.SetErr(cfg.Stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// A word that is no command is what is wrong, not the flags after it.
+		if _, rest, _ := root.Find(cfg.Args); cmd.HasSubCommands() && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			return unknownCommand(cmd, rest[0])
+		}
+		return &exitError{exitUsage, err}
+	})
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		runCommand(&cfg), devCommand(&cfg),
@@ -114,9 +123,19 @@ func NewRootCommand(cfg Config) *cobra.Command {
 func unknownCommand(cmd *cobra.Command, name string) error {
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		return usagef("there is no command %q: is it %s?", name, strings.Join(near, " or "))
+		return usagef("there is no command %s: is it %s?", shown(name), strings.Join(near, " or "))
 	}
-	return usagef("there is no command %q", name)
+	return usagef("there is no command %s", shown(name))
+}
+
+// shown is an argument that stands where it should not. What is as long as a
+// token is not repeated: it may be one, and errors are kept in logs.
+func shown(arg string) string {
+	const most = 40
+	if len(arg) > most {
+		return fmt.Sprintf("of %d characters", len(arg))
+	}
+	return strconv.Quote(arg)
 }
 
 // usageErrors makes wrong arguments a matter of usage in every command, also
@@ -147,7 +166,7 @@ func wrongArguments(cmd *cobra.Command, args []string, check cobra.PositionalArg
 	}
 	for n := len(args) - 1; n >= 0; n-- {
 		if check(cmd, args[:n]) == nil {
-			return fmt.Errorf("%q is one argument too many: %s", args[n], cmd.UseLine())
+			return fmt.Errorf("one argument too many, %s: %s", shown(args[n]), cmd.UseLine())
 		}
 	}
 	return fmt.Errorf("an argument is missing: %s", cmd.UseLine())

@@ -13,8 +13,12 @@ func versionCommand(cfg *Config) *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "keyturn %s (%s, %s/%s)\n", cfg.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine(cfg.Version))
 			return err
 		},
 	}
+}
+
+func versionLine(version string) string {
+	return fmt.Sprintf("keyturn %s (%s, %s/%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

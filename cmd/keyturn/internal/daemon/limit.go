@@ -51,12 +51,12 @@ func share(want, total, have uint64) int {
 func (d *daemon) signListener(ln net.Listener, sock configs.SignSocket) net.Listener {
 	ofOne := api.NewProblem(api.RateLimited, "this user holds as many connections to this socket as one user may, with a request on each: keep fewer, send batches, or raise connections_per_user")
 	inAll := api.NewProblem(api.Unavailable, "all connections to this socket are held, with a request on each; ask again")
-	told := &refusals{log: d.log.With("socket", sock.Name)}
+	told, count := &refusals{log: d.log.With("socket", sock.Name)}, d.metrics.Refusals(sock.Name)
 	return gate.NewConns(gate.ConnsConfig{
 		Listener: ln, InAll: d.conns(signConns), OfOne: sock.ConnectionsPerUser,
 		OfOneRefusal: response(ofOne), InAllRefusal: response(inAll),
 		Refused: func(uid uint32) {
-			d.metrics.ConnRefused(sock.Name)
+			count()
 			told.note(uid)
 		},
 	})
