@@ -38,7 +38,11 @@ func Check(cfg *configs.Config) (Report, error) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	if cfg.Store == configs.StoreVault {
-		if _, err := newSession(cfg, log, nil); err != nil {
+		here := *cfg
+		if _, err := os.Stat(here.Vault.CACertFile); err != nil {
+			here.Vault.CACertFile = "" // as with a certificate: the daemon's host has it
+		}
+		if _, err := newSession(&here, log, nil); err != nil {
 			return Report{}, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/cmd/keyturn/internal/daemon"
 	"github.com/keyturn/keyturn/configs"
 )
 
@@ -61,3 +62,16 @@ func files(c *configs.Config) []string {
 }
 
 func under(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+
+// TestCheckElsewhere: the shipped files pass `keyturn config check` on a host
+// that has none of the certificates, credentials and folders that they name.
+func TestCheckElsewhere(t *testing.T) {
+	for _, file := range []string{"deploy/kubernetes/keyturn.yaml", "deploy/systemd/keyturn.yaml", "configs/keyturn.yaml"} {
+		report, err := daemon.Check(load(t, file))
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		} else if len(report.Timelines) == 0 {
+			t.Errorf("%s: no timeline", file)
+		}
+	}
+}
