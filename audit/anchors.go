@@ -42,7 +42,7 @@ func ParseAnchors(doc []byte) (Anchors, error) {
 }
 
 func (h Head) check() error {
-	var d digest
+	var d Digest
 	if h.Chain == "" || len(h.Chain) > 64 || h.Seq == 0 || !takeDigest(&d, []byte(h.Hash), "", "") {
 		return fmt.Errorf("head %q, seq %d, hash %q", h.Chain, h.Seq, h.Hash)
 	}

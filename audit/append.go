@@ -159,10 +159,8 @@ func (l *Log) write(group []*entry) error {
 			return err
 		}
 	}
-	last, out := l.last, l.torn.seal(l.out[:0])
-	if len(out) > 0 {
-		out = last.seal(out, l.torn.start())
-	}
+	last := l.last
+	out := l.torn.settle(l.out[:0], &last)
 	for _, e := range group {
 		from := 0
 		for _, to := range e.ends {
@@ -210,7 +208,7 @@ func (l *Log) settle() error {
 	if err != nil {
 		return err
 	}
-	if end.last.chain == l.last.chain && end.last.seq > l.last.seq {
+	if end.last.Chain == l.last.Chain && end.last.Seq > l.last.Seq {
 		l.last = end.last
 	}
 	l.torn, l.size, l.doubt = end.torn, end.size, false

@@ -23,41 +23,43 @@ type Head struct {
 	File string `json:"file,omitempty"`
 }
 
-// digest is a SHA-256 as a record shows it, in hexadecimal.
-type digest [2 * sha256.Size]byte
+// Digest is a SHA-256 as a record shows it, in hexadecimal.
+type Digest [2 * sha256.Size]byte
 
-func digestOf(data []byte) (d digest) {
+func digestOf(data []byte) (d Digest) {
 	sum := sha256.Sum256(data)
 	hex.Encode(d[:], sum[:])
 	return d
 }
 
-// link is the place of a record in its chain.
-type link struct {
-	chain string
-	seq   uint64
-	hash  digest
+// Link is the place of a record in its chain, as the end of its line has it.
+type Link struct {
+	Chain string
+	Seq   uint64 // from 1; 0 is no record
+	// Prev is the hash of the record before, all zeros in the first.
+	Prev, Hash Digest
 }
 
 // newChain is the link before the first record: its hash is all zeros.
-func newChain() link {
-	l := link{chain: rand.Text()[:16]}
-	for i := range l.hash {
-		l.hash[i] = '0'
+func newChain() Link {
+	l := Link{Chain: rand.Text()[:16]}
+	for i := range l.Hash {
+		l.Hash[i] = '0'
 	}
 	return l
 }
 
 // seal completes the record that begins at start in dst, whose brace is not
 // closed yet, to a line, and moves the link on to it.
-func (l *link) seal(dst []byte, start int) []byte {
-	l.seq++
-	dst = append(append(dst, chainMember...), l.chain...)
-	dst = strconv.AppendUint(append(dst, seqMember...), l.seq, 10)
-	dst = append(append(dst, prevMember...), l.hash[:]...)
+func (l *Link) seal(dst []byte, start int) []byte {
+	l.Seq++
+	l.Prev = l.Hash
+	dst = append(append(dst, chainMember...), l.Chain...)
+	dst = strconv.AppendUint(append(dst, seqMember...), l.Seq, 10)
+	dst = append(append(dst, prevMember...), l.Prev[:]...)
 	dst = append(dst, '"')
-	l.hash = digestOf(dst[start:])
-	dst = append(append(dst, hashMember...), l.hash[:]...)
+	l.Hash = digestOf(dst[start:])
+	dst = append(append(dst, hashMember...), l.Hash[:]...)
 	return append(dst, '"', '}', '\n')
 }
 
@@ -69,49 +71,40 @@ const (
 	prevMember  = `,"prev":"`
 	hashMember  = `,"hash":"`
 
-	hashTail = len(hashMember) + len(digest{}) + len(`"}`)
-	prevTail = len(prevMember) + len(digest{}) + len(`"`)
+	hashTail = len(hashMember) + len(Digest{}) + len(`"}`)
+	prevTail = len(prevMember) + len(Digest{}) + len(`"`)
 )
 
-// linked is a line's link, as the line itself has it.
-type linked struct {
-	link
-	prev digest
-	// sound: the hash is that of the line.
-	sound bool
-}
-
-// parseLink reads the chain's members of a line without its newline. It reports
-// false where they are not there, or not where they belong.
-func parseLink(line []byte) (linked, bool) {
-	var none, l linked
+// ParseLink reads the chain's members of a line without its newline; sound
+// reports that the line has the hash that it tells. The seq is 0 where the
+// members are not there, or not where they belong.
+func ParseLink(line []byte) (l Link, sound bool) {
 	cut := len(line) - hashTail
-	if cut < prevTail || !takeDigest(&l.hash, line[cut:], hashMember, `"}`) {
-		return none, false
+	if cut < prevTail || !takeDigest(&l.Hash, line[cut:], hashMember, `"}`) {
+		return Link{}, false
 	}
 	content := line[:cut]
 	rest := content[:cut-prevTail]
-	if !takeDigest(&l.prev, content[cut-prevTail:], prevMember, `"`) {
-		return none, false
+	if !takeDigest(&l.Prev, content[cut-prevTail:], prevMember, `"`) {
+		return Link{}, false
 	}
 	at := bytes.LastIndex(rest, []byte(chainMember))
 	if at < 0 {
-		return none, false
+		return Link{}, false
 	}
 	chain, seq, ok := bytes.Cut(rest[at+len(chainMember):], []byte(seqMember))
 	if !ok || len(chain) == 0 || len(chain) > 64 || bytes.ContainsAny(chain, "\"\\") || len(seq) == 0 || seq[0] == '0' {
-		return none, false
+		return Link{}, false
 	}
 	n, err := strconv.ParseUint(string(seq), 10, 63)
 	if err != nil {
-		return none, false
+		return Link{}, false
 	}
-	l.chain, l.seq = string(chain), n
-	l.sound = digestOf(content) == l.hash
-	return l, true
+	l.Chain, l.Seq = string(chain), n
+	return l, digestOf(content) == l.Hash
 }
 
-func takeDigest(d *digest, text []byte, before, after string) bool {
+func takeDigest(d *Digest, text []byte, before, after string) bool {
 	middle, ok := bytes.CutPrefix(text, []byte(before))
 	if !ok {
 		return false
@@ -129,4 +122,4 @@ func takeDigest(d *digest, text []byte, before, after string) bool {
 }
 
 // head is the link as others see it.
-func (l *link) head() Head { return Head{Chain: l.chain, Seq: l.seq, Hash: string(l.hash[:])} }
+func (l *Link) head() Head { return Head{Chain: l.Chain, Seq: l.Seq, Hash: string(l.Hash[:])} }

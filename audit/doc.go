@@ -9,11 +9,13 @@
 //
 //	callers ─► encode, each its own ─► queue ─► whoever has the turn seals and writes all of it: one write
 //	denials beyond a rate ─► counted ─► one record every few seconds
+//	Open, or a write that failed ─► the last record of the file, and what stands behind it ─► the chain goes on
 //
 // Each line holds the hash of the one before it (chain.go), over restarts and
-// rotations; Verify reads files back and names what was done to them. Anchors
-// are heads of the chain that are kept elsewhere. docs/audit.md is the format,
-// and what it protects from.
+// rotations. Anchors are heads of the chain that are kept elsewhere. Reading logs
+// back, and judging what was done to them, is package audit/verify's: this one
+// reads no more of a file than its end. docs/audit.md is the format, and what it
+// protects from.
 //
 // What a line survives: it is in the kernel's hands when Append returns, so the
 // death of the process loses nothing. A power failure may lose the last seconds;

@@ -144,9 +144,9 @@ func FuzzLine(f *testing.F) {
 		if err := json.Unmarshal(line, &back); err != nil {
 			t.Fatal(err)
 		}
-		l, ok := parseLink(line[:len(line)-1])
-		if !ok || !l.sound || l.chain != back.Chain || l.seq != back.Seq || string(l.hash[:]) != back.Hash || string(l.prev[:]) != back.Prev {
-			t.Errorf("parseLink = %+v, %v of %s", l, ok, line)
+		l, sound := ParseLink(line[:len(line)-1])
+		if !sound || l.Chain != back.Chain || l.Seq != back.Seq || string(l.Hash[:]) != back.Hash || string(l.Prev[:]) != back.Prev {
+			t.Errorf("ParseLink = %+v, %v of %s", l, sound, line)
 		}
 		if want := strings.ToValidUTF8(subject, "\ufffd"); len(back.Subject) < len(want) {
 			t.Errorf("subject %q became %q", subject, back.Subject)

@@ -14,7 +14,7 @@ import (
 
 // end is what a file ends in.
 type end struct {
-	last link // seq 0 where no record is found
+	last Link // seq 0 where no record is found
 	torn torn
 	size int64
 }
@@ -25,30 +25,26 @@ type end struct {
 type torn struct {
 	bytes int64
 	sum   [sha256.Size]byte
-	open  bool // it has no newline at its end
+	// open: the file has no newline at its end. Where nothing but that was lost,
+	// the line is a record all the same.
+	open bool
 }
 
-// start is where seal's record begins.
-func (t torn) start() int {
-	if t.open {
-		return 1
-	}
-	return 0
-}
-
-// seal writes the record that tells of the damage, if there is any.
-func (t torn) seal(dst []byte) []byte {
-	if t.bytes == 0 {
-		return dst
-	}
+// settle begins what is written next with what the end of the file makes
+// necessary: the newline, and the record that tells of the damage.
+func (t torn) settle(dst []byte, last *Link) []byte {
 	if t.open {
 		dst = append(dst, '\n')
 	}
+	if t.bytes == 0 {
+		return dst
+	}
+	start := len(dst)
 	dst = appendTime(append(dst, `{"time":`...), time.Now())
 	dst = append(append(append(dst, `,"event":"`...), EventTorn...), `","torn_bytes":`...)
 	dst = strconv.AppendInt(dst, t.bytes, 10)
 	dst = hex.AppendEncode(append(dst, `,"torn_sha256":"`...), t.sum[:])
-	return append(dst, '"')
+	return last.seal(append(dst, '"'), start)
 }
 
 // lookBack bounds how far back a record is looked for.
@@ -69,12 +65,17 @@ func readEnd(f *os.File) (end, error) {
 		if _, err := io.ReadFull(io.NewSectionReader(f, out.size-window, window), data); err != nil {
 			return end{}, fmt.Errorf("read its end: %w", err)
 		}
+		tail := data[bytes.LastIndexByte(data, '\n')+1:]
+		if l, sound := ParseLink(tail); sound { // but for its newline
+			out.last, out.torn.open = l, true
+			break
+		}
 		rest, found := lastRecord(data, &out.last)
 		if !found && window < min(out.size, lookBack) {
 			continue
 		}
 		if !found {
-			rest = data[bytes.LastIndexByte(data, '\n')+1:]
+			rest = tail
 		}
 		if len(rest) > 0 {
 			out.torn = torn{int64(len(rest)), sha256.Sum256(rest), rest[len(rest)-1] != '\n'}
@@ -84,12 +85,12 @@ func readEnd(f *os.File) (end, error) {
 	return out, nil
 }
 
-// lastRecord finds the last whole record and returns what stands behind it.
-func lastRecord(data []byte, last *link) (rest []byte, found bool) {
+// lastRecord finds the last record with a newline, and returns what stands behind it.
+func lastRecord(data []byte, last *Link) (rest []byte, found bool) {
 	for stop := bytes.LastIndexByte(data, '\n'); stop >= 0; {
 		start := bytes.LastIndexByte(data[:stop], '\n') + 1
-		if l, ok := parseLink(data[start:stop]); ok && l.sound {
-			*last = l.link
+		if l, sound := ParseLink(data[start:stop]); sound {
+			*last = l
 			return data[stop+1:], true
 		}
 		stop = start - 1
@@ -102,9 +103,9 @@ func lastRecord(data []byte, last *link) (rest []byte, found bool) {
 
 // keep notes the newest record. A crash, or a disk without room, leaves none:
 // then a log that was emptied meanwhile begins a new chain.
-func keep(side *os.File, last link) {
+func keep(side *os.File, last Link) {
 	doc, err := json.Marshal(last.head())
-	if err != nil || last.seq == 0 {
+	if err != nil || last.Seq == 0 {
 		return
 	}
 	if _, err := side.WriteAt(append(doc, '\n'), 0); err != nil {
@@ -119,13 +120,13 @@ func (l *Log) forget() {
 	}
 }
 
-func readKept(side *os.File) (link, bool) {
+func readKept(side *os.File) (Link, bool) {
 	var h Head
 	doc, err := io.ReadAll(io.LimitReader(io.NewSectionReader(side, 0, 1<<10), 1<<10))
 	if err != nil || json.Unmarshal(doc, &h) != nil || h.check() != nil {
-		return link{}, false
+		return Link{}, false
 	}
-	last := link{chain: h.Chain, seq: h.Seq}
-	copy(last.hash[:], h.Hash)
+	last := Link{Chain: h.Chain, Seq: h.Seq}
+	copy(last.Hash[:], h.Hash)
 	return last, true
 }

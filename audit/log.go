@@ -37,7 +37,7 @@ type Log struct {
 	// side holds the lock, as long as the log is open.
 	side *os.File
 	// last is the newest record; that of a log without one has seq 0.
-	last link
+	last Link
 	// torn is what the file ends in, where that is no record.
 	torn torn
 	// doubt: a write failed and could not be taken back, so that last and torn
@@ -90,7 +90,7 @@ func (l *Log) open() (err error) {
 			l.last = kept
 		}
 	}
-	if l.last.seq == 0 {
+	if l.last.Seq == 0 {
 		l.last = newChain()
 	}
 	return nil

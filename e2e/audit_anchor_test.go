@@ -151,7 +151,7 @@ func TestAuditAnchorsInVault(t *testing.T) {
 	doc, err := os.ReadFile(sites[1].path("audit.jsonl"))
 	must(t, err)
 	must(t, os.WriteFile(cut, doc[:strings.LastIndex(strings.TrimSuffix(string(doc), "\n"), "\n")+1], 0o600))
-	wants(t, sites[1].verifies(t, 1, cut), "truncated", "1 records or more are missing at the end")
+	wants(t, sites[1].verifies(t, 1, cut), "truncated", "1 record or more is missing at the end")
 	_, errs, code := cli(t, []string{"KEYTURN_VAULT_ADDRESS=http://127.0.0.1:1"}, "audit", "verify", "--config", sites[1].path("keyturn.yaml"), cut)
 	if code != 2 {
 		t.Errorf("without Vault: exit code %d: %s", code, errs)

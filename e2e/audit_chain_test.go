@@ -139,7 +139,7 @@ func TestAuditVerify(t *testing.T) {
 		"dropped":   {func(l []string) []string { return slices.Delete(l, 2, 5) }, []string{"dropped", ":3", "3 records between"}},
 		"swapped":   {func(l []string) []string { l[3], l[4] = l[4], l[3]; return l }, []string{"reordered", ":4"}},
 		"truncated": {func(l []string) []string { return l[:len(l)-2] }, []string{"truncated", "2 records or more are missing at the end"}},
-		"half":      {func(l []string) []string { l[len(l)-1] = l[len(l)-1][:40]; return l }, []string{"truncated", "1 records or more are missing at the end", "a write was cut off here"}},
+		"half":      {func(l []string) []string { l[len(l)-1] = l[len(l)-1][:40]; return l }, []string{"truncated", "1 record or more is missing at the end", "a write was cut off here"}},
 	} {
 		copied := s.path(name + ".jsonl")
 		must(t, os.WriteFile(copied, []byte(strings.Join(tc.edit(slices.Clone(lines)), "")), 0o600))

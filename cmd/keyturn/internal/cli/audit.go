@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/audit/verify"
 	"github.com/keyturn/keyturn/configs"
 	"github.com/spf13/cobra"
 )
@@ -33,16 +35,20 @@ func auditVerifyCommand(cfg *Config) *cobra.Command {
 		Short: "Say whether records of an audit log were changed, dropped, reordered or cut off",
 		Long: `Verify the chain of an audit log over its files, rotated and gzipped ones
 included, in whatever order they are named. The exit code is 1 where anything is
-damaged; what, where and which record is told.
+damaged, or a file cannot be read, and 2 where the store of the anchors cannot be
+reached; what, where and which record is told.
 
 That records are missing at the end, or that the log was written anew from some
 record on, can be seen only with what was anchored elsewhere: --config reads it
 from the daemon's store, Vault or the local one, with the daemon's own rights. It
-names the files, too, where none are given.`,
+names the files, too, where none are given. With --head the log has to hold a
+record, such as the last one of the answer before: then nothing between the two
+can be gone, not even with the oldest files.`,
 		Example: `  keyturn audit verify --config /etc/keyturn/keyturn.yaml
   keyturn audit verify --config /etc/keyturn/keyturn.yaml --replica host-2 host-2/audit.jsonl*
   vault kv get -field=heads keyturn/issuers/main/audit/host-1 > heads.json
-  keyturn audit verify --anchor heads.json /var/log/keyturn/audit.jsonl*`,
+  keyturn audit verify --anchor heads.json /var/log/keyturn/audit.jsonl*
+  keyturn audit verify --config /etc/keyturn/keyturn.yaml --head JTRRKIDC7KJDFIO5:25:bd7e…`,
 		Args: cobra.ArbitraryArgs,
 	}
 	f := cmd.Flags()
@@ -52,11 +58,11 @@ names the files, too, where none are given.`,
 	f.StringVar(&o.head, "head", "", "a record that the log must hold: [CHAIN:]SEQ:HASH")
 	f.VarP(&out, "output", "o", "how to print it")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		heads, files, err := cfg.anchored(cmd, o, args)
+		known, files, err := cfg.known(cmd, o, args)
 		if err != nil {
 			return err
 		}
-		report, err := audit.Verify(files, heads)
+		report, err := verify.Files(files, known)
 		if err != nil {
 			return err
 		}
@@ -64,61 +70,70 @@ names the files, too, where none are given.`,
 			return err
 		}
 		if !report.OK() {
-			return fmt.Errorf("the audit log is damaged: %d faults", len(report.Damages))
+			return fmt.Errorf("the audit log is damaged: %s; keep the files, the anchors and this answer as they are, and see docs/audit.md", number(len(report.Damages), "fault"))
 		}
 		return nil
 	}
 	return cmd
 }
 
-// anchored collects the heads from wherever the flags say, and the log's files.
-func (c *Config) anchored(cmd *cobra.Command, o anchorFlags, files []string) (heads []audit.Head, _ []string, err error) {
+// known collects the heads from wherever the flags say, and the log's files.
+func (c *Config) known(cmd *cobra.Command, o anchorFlags, files []string) (known verify.Known, _ []string, err error) {
 	if o.replica != "" && o.config == "" {
-		return nil, nil, usagef("--replica belongs to --config: it says under which name to look there")
+		return known, nil, usagef("--replica belongs to --config: it says under which name to look there")
 	}
 	if o.config != "" {
 		loaded, err := c.load(cmd, nil)
 		if err != nil {
-			return nil, nil, err
+			return known, nil, err
 		}
-		named := o.replica != ""
-		if !named {
-			o.replica = loaded.Replica
-		}
-		if heads, err = c.ReadAnchors(cmd.Context(), loaded, o.replica); err != nil {
-			return nil, nil, fmt.Errorf("anchors of replica %s: %w", o.replica, err)
-		}
-		switch {
-		case len(heads) == 0 && named: // who names one wants its anchors, and a typing error must not hide them
-			return nil, nil, fmt.Errorf("nothing is anchored for a replica named %s", plainText(o.replica))
-		case len(heads) == 0:
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: nothing is anchored for a replica named %s\n", plainText(o.replica))
+		if known.Anchors, err = c.storedAnchors(cmd, loaded, o.replica); err != nil {
+			return known, nil, err
 		}
 		if len(files) == 0 {
 			if files, err = logFiles(loaded); err != nil {
-				return nil, nil, err
+				return known, nil, err
 			}
 		}
 	}
 	if len(files) == 0 {
-		return nil, nil, usagef("name the files of the log, such as /var/log/keyturn/audit.jsonl*, or the daemon's --config")
+		return known, nil, usagef("name the files of the log, such as /var/log/keyturn/audit.jsonl*, or the daemon's --config")
 	}
 	files = withoutLocks(files)
 	if o.file != "" {
 		more, err := c.headsFile(o.file)
 		if err != nil {
-			return nil, nil, err
+			return known, nil, err
 		}
-		heads = append(heads, more...)
+		known.Anchors = append(known.Anchors, more...)
 	}
 	if o.head != "" {
 		h, err := oneHead(o.head, files)
 		if err != nil {
-			return nil, nil, err
+			return known, nil, err
 		}
-		heads = append(heads, h)
+		known.Held = []audit.Head{h}
 	}
-	return heads, files, nil
+	return known, files, nil
+}
+
+// storedAnchors are those that the store of a configuration keeps for a replica,
+// its own where none is named.
+func (c *Config) storedAnchors(cmd *cobra.Command, loaded *configs.Config, replica string) ([]audit.Head, error) {
+	named := replica != ""
+	if !named {
+		replica = loaded.Replica
+	}
+	heads, err := c.ReadAnchors(cmd.Context(), loaded, replica)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("anchors of replica %s: %w", replica, err)
+	case len(heads) == 0 && named: // who names one wants its anchors, and a typing error must not hide them
+		return nil, fmt.Errorf("nothing is anchored for a replica named %s", plainText(replica))
+	case len(heads) == 0:
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: nothing is anchored for a replica named %s\n", plainText(replica))
+	}
+	return heads, nil
 }
 
 // logFiles are the log of a configuration and what logrotate made of it.
@@ -165,6 +180,9 @@ func (c *Config) headsFile(name string) ([]audit.Head, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--anchor: %w", err)
 	}
+	if len(a.Heads) == 0 { // who names anchors does not mean none
+		return nil, errors.New("--anchor: nothing is anchored there")
+	}
 	return a.Heads, nil
 }
 
@@ -181,31 +199,38 @@ func oneHead(text string, files []string) (audit.Head, error) {
 		return h, usagef("--head %q: %w", text, errHead)
 	}
 	seq, err := strconv.ParseUint(parts[0], 10, 63)
-	if err != nil || seq == 0 {
+	if _, notHex := hex.DecodeString(parts[1]); err != nil || notHex != nil || seq == 0 {
 		return h, usagef("--head %q: %w", text, errHead)
 	}
 	h.Seq, h.Hash = seq, strings.ToLower(parts[1])
 	if h.Chain != "" {
 		return h, nil
 	}
-	report, err := audit.Verify(files, nil)
+	report, err := verify.Files(files, verify.Known{})
 	if err != nil {
 		return h, err
 	}
-	if len(report.Chains) != 1 {
-		return h, usagef("--head %q: the files hold %d chains: %w", text, len(report.Chains), errHead)
+	switch len(report.Chains) {
+	case 0: // an answer about the files, and not about how --head is written
+		return h, fmt.Errorf("there is no record in these files, and record %d has to be in the log", h.Seq)
+	case 1:
+		h.Chain = report.Chains[0].Chain
+	default:
+		return h, usagef("--head %q: the files hold %s: %w", text, number(len(report.Chains), "chain"), errHead)
 	}
-	h.Chain = report.Chains[0].Chain
 	return h, nil
 }
 
 // printReport is the table form of `keyturn audit verify`.
-func printReport(w io.Writer, r audit.Report) error {
+func printReport(w io.Writer, r verify.Report) error {
 	var rows [][]string
 	for _, c := range r.Chains {
 		anchored := ""
 		if c.Anchored != nil {
-			anchored = fmt.Sprintf("%d (%s)", c.Anchored.Seq, stamp(c.Anchored.Time))
+			anchored = fmt.Sprint(c.Anchored.Seq)
+			if at := stamp(c.Anchored.Time); at != "" { // one that was given by hand has none
+				anchored += " (" + at + ")"
+			}
 		}
 		rows = append(rows, []string{
 			c.Chain, fmt.Sprint(c.Records), fmt.Sprint(c.From), fmt.Sprint(c.Head.Seq), stamp(c.FirstTime), stamp(c.LastTime), c.Head.Hash, anchored,
@@ -215,19 +240,8 @@ func printReport(w io.Writer, r audit.Report) error {
 		return err
 	}
 	if len(r.Damages) > 0 {
-		rows = nil
-		for _, d := range r.Damages {
-			where, seq := d.File, ""
-			if d.Line > 0 {
-				where = fmt.Sprintf("%s:%d", d.File, d.Line)
-			}
-			if d.Seq > 0 {
-				seq = fmt.Sprint(d.Seq)
-			}
-			rows = append(rows, []string{string(d.Kind), where, seq, d.Message})
-		}
 		fmt.Fprintln(w)
-		if err := table(w, []string{"DAMAGE", "WHERE", "RECORD", "WHAT"}, rows); err != nil {
+		if err := table(w, []string{"DAMAGE", "WHERE", "RECORD", "WHAT"}, damageRows(r.Damages)); err != nil {
 			return err
 		}
 	}
@@ -235,9 +249,34 @@ func printReport(w io.Writer, r audit.Report) error {
 		fmt.Fprintf(w, "\nnote: %s\n", plainText(n))
 	}
 	word := "whole"
-	if !r.OK() {
+	switch {
+	case !r.OK():
 		word = "damaged"
+	case r.Records == 0: // nothing speaks for a log that is not there
+		word = "empty"
 	}
-	_, err := fmt.Fprintf(w, "\n%s: %d records in %d files\n", word, r.Records, len(r.Files))
+	_, err := fmt.Fprintf(w, "\n%s: %s in %s\n", word, number(r.Records, "record"), number(len(r.Files), "file"))
 	return err
+}
+
+func damageRows(damages []verify.Damage) (rows [][]string) {
+	for _, d := range damages {
+		where, seq := d.File, ""
+		if d.Line > 0 {
+			where = fmt.Sprintf("%s:%d", d.File, d.Line)
+		}
+		if d.Seq > 0 {
+			seq = fmt.Sprint(d.Seq)
+		}
+		rows = append(rows, []string{string(d.Kind), where, seq, d.Message})
+	}
+	return rows
+}
+
+// number counts things in words: 1 record, 2 records.
+func number[N int | uint64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

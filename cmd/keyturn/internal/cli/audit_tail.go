@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/audit/verify"
 	"github.com/spf13/cobra"
 )
 
@@ -38,7 +39,7 @@ nobody changed them is what verify says.`,
 		case out == formatYAML:
 			return usagef("-o yaml: use table or json")
 		}
-		files, err := audit.InOrder(withoutLocks(args))
+		files, err := verify.InOrder(withoutLocks(args))
 		if err != nil {
 			return err
 		}
@@ -72,7 +73,7 @@ func lastLines(files []string, n int) ([]string, error) {
 	var out []string
 	for i := len(files) - 1; i >= 0 && len(out) < n; i-- {
 		var ring []string
-		err := audit.EachLine(files[i], func(line []byte, _ bool) bool {
+		err := verify.EachLine(files[i], func(line []byte, _ bool) bool {
 			if ring = append(ring, string(line)); len(ring) > 2*n {
 				ring = append(ring[:0], ring[len(ring)-n:]...)
 			}

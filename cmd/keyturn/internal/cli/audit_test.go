@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/audit/verify"
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/keyring"
 )
@@ -100,7 +103,7 @@ func TestAuditVerify(t *testing.T) {
 	}
 	last := fmt.Sprintf("%d:%s", heads[2].Seq, heads[2].Hash)
 	out, errs, code = command(t, Config{}, "audit", "verify", "--head", last, "-o", "json", path, path+".1")
-	var r audit.Report
+	var r verify.Report
 	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r.Chains[0].Anchored == nil || len(r.Notes) != 0 {
 		t.Errorf("%v, exit code %d, %s %s", err, code, out, errs)
 	}
@@ -114,15 +117,20 @@ func TestAuditVerify(t *testing.T) {
 	}
 	rewrite(t, path, func(lines []string) []string { return append(lines[:1], lines[2:]...) })
 	out, errs, code = command(t, Config{Stdin: bytes.NewReader(doc)}, "audit", "verify", "--anchor", "-", path, path+".1")
-	if wantText(t, out, "dropped", path+":2", "1 records between 5 and 7 are missing", "damaged: 8 records"); code != 1 {
+	if wantText(t, out, "dropped", path+":2", "1 record between 5 and 7 is missing", "damaged: 8 records in 2 files"); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
-	wantText(t, errs, "the audit log is damaged: 1 faults")
+	wantText(t, errs, "the audit log is damaged: 1 fault; keep the files, the anchors and this answer as they are, and see docs/audit.md")
 }
 
 func TestAuditVerifyUsage(t *testing.T) {
 	path, heads := auditLog(t)
+	other, _ := auditLog(t)
 	hash := strings.Repeat("a", 64)
+	empty, none := path+".empty", path+".none"
+	if err := errors.Join(os.WriteFile(empty, nil, 0o600), os.WriteFile(none, []byte(`{"schema":1,"replica":"h","heads":[]}`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	for name, tc := range map[string]struct {
 		args []string
 		code int
@@ -133,6 +141,13 @@ func TestAuditVerifyUsage(t *testing.T) {
 		"replica alone":   {[]string{"--replica", "x", path}, exitUsage, "--replica belongs to --config"},
 		"head no number":  {[]string{"--head", "x:" + hash, path}, exitUsage, "SEQ:HASH"},
 		"head zero":       {[]string{"--head", "0:" + hash, path}, exitUsage, "SEQ:HASH"},
+		"head no digits":  {[]string{"--head", "1:" + strings.Repeat("g", 64), path}, exitUsage, "SEQ:HASH"},
+		"head of nothing": {[]string{"--head", "3:" + heads[0].Hash, empty}, exitFailed, "there is no record in these files, and record 3 has to be in the log"},
+		"head of two":     {[]string{"--head", "3:" + heads[0].Hash, other, path, path + ".1"}, exitUsage, "the files hold 2 chains"},
+		"anchor no head":  {[]string{"--anchor", none, path}, exitFailed, "--anchor: nothing is anchored there"},
+		"head rotated":    {[]string{"--head", fmt.Sprintf("3:%s", heads[0].Hash), path}, exitFailed, "damaged: 1 fault;"},
+		"a directory":     {[]string{filepath.Dir(path)}, exitFailed, "is a directory"},
+		"no flag":         {[]string{"--nope", path}, exitUsage, "unknown flag"},
 		"head short":      {[]string{"--head", "1:abc", path}, exitUsage, "SEQ:HASH"},
 		"head of another": {[]string{"--head", "C:1:" + hash, path, path + ".1"}, exitFailed, "damaged"},
 		"head forged":     {[]string{"--head", fmt.Sprintf("3:%s", hash), path, path + ".1"}, exitFailed, "damaged"},
@@ -146,6 +161,42 @@ func TestAuditVerifyUsage(t *testing.T) {
 		}
 	}
 }
+
+// TestAuditVerifyPrints: one line for each damage, with its file, line and record.
+func TestAuditVerifyPrints(t *testing.T) {
+	path, heads := auditLog(t)
+	rewrite(t, path, func(lines []string) []string { // without record 5; 7 and 8 changed places
+		return []string{lines[1], lines[3], lines[2], lines[4]}
+	})
+	out, errs, code := command(t, Config{}, "audit", "verify", "--head", fmt.Sprintf("%d:%s", heads[0].Seq, heads[0].Hash), path+".1", path)
+	if code != exitFailed {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	for _, want := range [][]string{
+		{"DAMAGE", "WHERE", "RECORD", "WHAT"},
+		{"dropped", path + ":1", "6", "1 record between 4 and 6 is missing; where there is a file between " + path + ".1 and " + path + ", name it, too"},
+		{"reordered", path + ":2", "8", "record 8 stands before record 7, which it follows and which is at " + path + ":3"},
+	} {
+		if !strings.Contains(flat(out), strings.Join(want, "  ")) {
+			t.Errorf("no line %q in\n%s", want, out)
+		}
+	}
+	wantText(t, out, "  3\n", "\ndamaged: 8 records in 2 files\n") // anchored to record 3, at no time
+	wantText(t, errs, "2 faults")
+
+	empty := path + ".empty"
+	rewrite(t, path, func([]string) []string { return nil })
+	if err := os.Rename(path, empty); err != nil {
+		t.Fatal(err)
+	}
+	out, _, code = command(t, Config{}, "audit", "verify", empty)
+	if wantText(t, out, "empty: 0 records in 1 file\n", "note: there is no record in these files"); code != 0 {
+		t.Errorf("an empty log: exit code %d", code)
+	}
+}
+
+// flat has two spaces between columns, however wide they are.
+func flat(table string) string { return regexp.MustCompile(`  +`).ReplaceAllString(table, "  ") }
 
 func TestAuditVerifyByConfiguration(t *testing.T) {
 	path, heads := auditLog(t)

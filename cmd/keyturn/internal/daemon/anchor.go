@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/audit/verify"
 	"github.com/keyturn/keyturn/configs"
 	names "github.com/keyturn/keyturn/custody"
 	"github.com/keyturn/keyturn/keyring"
@@ -179,7 +180,7 @@ func (a *anchors) follows(stored, head audit.Head) error {
 	case stored.Seq > head.Seq:
 		return fmt.Errorf("%w: %s; the log ends at record %d", errBehind, describe, head.Seq)
 	}
-	holds, known, err := a.log.Holds(stored)
+	holds, known, err := verify.Holds(head.File, stored)
 	if err != nil {
 		return fmt.Errorf("look for %s: %w", describe, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/audit/verify"
 	names "github.com/keyturn/keyturn/custody"
 	"github.com/keyturn/keyturn/custody/local"
 	"github.com/keyturn/keyturn/keyring"
@@ -140,7 +141,7 @@ func TestLastAnchor(t *testing.T) {
 	if err := a.log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := audit.Verify([]string{filepath.Join(dir, "audit.jsonl")}, a.stored(t, "main").Heads)
+	r, err := verify.Files([]string{filepath.Join(dir, "audit.jsonl")}, verify.Known{Anchors: a.stored(t, "main").Heads})
 	if err != nil || !r.OK() || r.Chains[0].Anchored == nil || r.Chains[0].Anchored.Seq != r.Chains[0].Head.Seq {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -1,6 +1,10 @@
-package audit
+package verify
 
-import "time"
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/audit"
+)
 
 // Kind says what happened to records.
 type Kind string
@@ -8,7 +12,7 @@ type Kind string
 // The kinds of damage.
 const (
 	Changed    Kind = "changed"    // a record, or a line in its place, is not what was written
-	Dropped    Kind = "dropped"    // records are missing between two others
+	Dropped    Kind = "dropped"    // records are missing before another
 	Reordered  Kind = "reordered"  // records stand before one that they follow
 	Duplicated Kind = "duplicated" // records stand there twice
 	Inserted   Kind = "inserted"   // a record, or a line, that the chain does not hold
@@ -33,16 +37,16 @@ type ChainReport struct {
 	Chain   string `json:"chain"`
 	Records uint64 `json:"records"`
 	// From is the first record's seq. Where it is not 1, older files are not here.
-	From      uint64    `json:"from"`
-	FirstTime time.Time `json:"first_time,omitzero"`
-	LastTime  time.Time `json:"last_time,omitzero"`
-	Head      Head      `json:"head"`
+	From      uint64     `json:"from"`
+	FirstTime time.Time  `json:"first_time,omitzero"`
+	LastTime  time.Time  `json:"last_time,omitzero"`
+	Head      audit.Head `json:"head"`
 	// Anchored is the newest head that was kept elsewhere and is in the files.
 	// What follows it could be rewritten by who can write the file.
-	Anchored *Head `json:"anchored,omitempty"`
+	Anchored *audit.Head `json:"anchored,omitempty"`
 }
 
-// Report is what Verify found.
+// Report is what Files found.
 type Report struct {
 	// Files in the order in which they were read.
 	Files   []string      `json:"files"`

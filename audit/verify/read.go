@@ -1,36 +1,53 @@
-package audit
+package verify
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+
+	"github.com/keyturn/keyturn/audit"
 )
 
 // maxLine is more than any record has. What is longer is none.
 const maxLine = 1 << 20
 
+// errUnpack: what gzip packed was changed, or ends too early.
+var errUnpack = errors.New("unpack")
+
 // lines reads a log line by line, whatever stands in it.
 type lines struct {
-	r    *bufio.Reader
-	long []byte // a line that is longer than the reader's buffer
+	r      *bufio.Reader
+	packed bool
+	long   []byte // a line that is longer than the reader's buffer
+}
+
+// foreign are the first bytes of other packers' files, none of which begins a record.
+var foreign = []struct{ name, magic string }{
+	{"zstd", "\x28\xb5\x2f\xfd"}, {"xz", "\xfd7zXZ\x00"}, {"bzip2", "BZh"}, {"lz4", "\x04\x22\x4d\x18"},
 }
 
 // newLines reads what gzip packed as well.
 func newLines(r io.Reader) (*lines, error) {
 	buf := bufio.NewReaderSize(r, 32<<10)
-	if magic, err := buf.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
-		unpacked, err := gzip.NewReader(buf)
-		if err != nil {
-			return nil, fmt.Errorf("gzip: %w", err)
+	for _, f := range foreign {
+		if magic, _ := buf.Peek(len(f.magic)); string(magic) == f.magic {
+			return nil, fmt.Errorf("it is packed by %s, and only gzip is read: unpack it first", f.name)
 		}
-		buf = bufio.NewReaderSize(unpacked, 32<<10)
 	}
-	return &lines{r: buf}, nil
+	if magic, err := buf.Peek(2); err != nil || magic[0] != 0x1f || magic[1] != 0x8b {
+		return &lines{r: buf}, nil
+	}
+	unpacked, err := gzip.NewReader(buf)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnpack, err)
+	}
+	return &lines{r: bufio.NewReaderSize(unpacked, 32<<10), packed: true}, nil
 }
 
 // next returns a line without its newline, valid until the next call. whole is
@@ -52,6 +69,8 @@ func (l *lines) next() (line []byte, whole bool, err error) {
 		return line[:len(line)-1], true, nil
 	case len(line) > 0 && (errors.Is(err, bufio.ErrBufferFull) || errors.Is(err, io.EOF)):
 		return line, false, nil
+	case l.packed && !errors.Is(err, io.EOF):
+		return nil, false, fmt.Errorf("%w: %w", errUnpack, err)
 	}
 	return nil, false, err
 }
@@ -69,26 +88,23 @@ func InOrder(paths []string) ([]string, error) {
 	before := begin{chain: -1}
 	var list []begin
 	for _, path := range paths {
-		first, found, err := firstRecord(path)
+		first, err := firstRecord(path)
 		if err != nil {
 			return nil, err
 		}
 		b := before
 		b.path = path
-		if found {
-			if _, ok := places[first.chain]; !ok {
-				places[first.chain] = len(places)
+		if first.Seq > 0 {
+			if _, ok := places[first.Chain]; !ok {
+				places[first.Chain] = len(places)
 			}
-			b.chain, b.seq = places[first.chain], first.seq
+			b.chain, b.seq = places[first.Chain], first.Seq
 		}
 		before = b
 		list = append(list, b)
 	}
 	slices.SortStableFunc(list, func(a, b begin) int {
-		if a.chain != b.chain {
-			return a.chain - b.chain
-		}
-		return compareSeq(a.seq, b.seq)
+		return cmp.Or(cmp.Compare(a.chain, b.chain), cmp.Compare(a.seq, b.seq))
 	})
 	out := make([]string, len(list))
 	for i, b := range list {
@@ -97,28 +113,20 @@ func InOrder(paths []string) ([]string, error) {
 	return out, nil
 }
 
-func compareSeq(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-// firstRecord is the first of a file, or, where all were changed, what the first says that it is.
-func firstRecord(path string) (first link, found bool, err error) {
-	sound := false
-	err = EachLine(path, func(line []byte, whole bool) bool {
-		l, ok := parseLink(line)
-		sound = ok && whole && l.sound
-		if sound || ok && !found {
-			first, found = l.link, true
+// firstRecord is the first of a file, or, where all were changed, what the first
+// says that it is. Its seq is 0 where there is none.
+func firstRecord(path string) (first audit.Link, err error) {
+	err = EachLine(path, func(line []byte, _ bool) bool {
+		l, sound := audit.ParseLink(line)
+		if sound || first.Seq == 0 {
+			first = l
 		}
 		return !sound
 	})
-	return first, found, err
+	if errors.Is(err, errUnpack) { // what was damaged is told by who reads all of it
+		err = nil
+	}
+	return first, err
 }
 
 // EachLine reads a log, packed by gzip or not, until its end or until f has had
@@ -138,23 +146,23 @@ func EachLine(path string, f func(line []byte, whole bool) bool) (err error) {
 			return nil
 		}
 	}
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) && !errors.Is(err, errUnpack) {
 		return nil
 	}
 	return fmt.Errorf("read %q: %w", path, err)
 }
 
-// Holds reports whether the log's file holds a record. known is false where the
+// Holds reports whether a log's file holds a record. known is false where the
 // file begins after it, or is of another chain: then it cannot tell.
-func (l *Log) Holds(h Head) (holds, known bool, err error) {
-	err = EachLine(l.path, func(line []byte, whole bool) bool {
-		got, ok := parseLink(line)
-		if !ok || !whole || !got.sound || got.chain != h.Chain {
+func Holds(path string, h audit.Head) (holds, known bool, err error) {
+	err = EachLine(path, func(line []byte, _ bool) bool {
+		got, sound := audit.ParseLink(line)
+		if !sound || got.Chain != h.Chain {
 			return true
 		}
-		known = known || got.seq <= h.Seq
-		holds = got.seq == h.Seq && string(got.hash[:]) == h.Hash
-		return got.seq < h.Seq
+		known = known || got.Seq <= h.Seq
+		holds = got.Seq == h.Seq && string(got.Hash[:]) == h.Hash
+		return got.Seq < h.Seq
 	})
 	return holds, known, err
 }

@@ -1,7 +1,8 @@
-package audit
+package verify
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/keyturn/keyturn/audit"
 	"pgregory.net/rapid"
 )
 
@@ -17,9 +20,9 @@ import (
 type journal struct {
 	t     rapid.TB
 	path  string
-	log   *Log
+	log   *audit.Log
 	old   []string
-	heads []Head
+	heads []audit.Head
 	next  int
 }
 
@@ -52,7 +55,7 @@ func (j *journal) must(err error) {
 func (j *journal) open() {
 	j.t.Helper()
 	var err error
-	j.log, err = Open(j.path)
+	j.log, err = audit.Open(j.path)
 	j.must(err)
 }
 
@@ -104,11 +107,27 @@ func (j *journal) anchor() {
 
 func (j *journal) files() []string { return append(slices.Clone(j.old), j.path) }
 
-func (j *journal) verify(heads ...Head) Report {
+func (j *journal) verify(anchors ...audit.Head) Report {
 	j.t.Helper()
-	r, err := Verify(j.files(), heads)
-	j.must(err)
+	return verified(j.t, j.files(), Known{Anchors: anchors})
+}
+
+func verified(t rapid.TB, paths []string, known Known) Report {
+	t.Helper()
+	r, err := Files(paths, known)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return r
+}
+
+// signed is a record as an allow has it in life.
+func signed(jti string) audit.Record {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+	return audit.Record{
+		Time: at, Event: audit.EventSign, Decision: audit.Allow, Socket: "default", UID: 1000, GID: 1000, PID: 4242,
+		Profile: "orders", Kid: "k1", JTI: jti, Subject: "user-4711", Audiences: []string{"api://orders"},
+	}
 }
 
 // line is one line of a journal's files.
@@ -116,7 +135,7 @@ type line struct {
 	file, nr int
 	text     string // without the newline
 	open     bool   // it has none
-	linked
+	audit.Link
 	ok bool
 }
 
@@ -129,8 +148,8 @@ func (j *journal) lines() (out [][]line) {
 		var list []line
 		for text := range strings.Lines(string(data)) {
 			text, whole := strings.CutSuffix(text, "\n")
-			l, ok := parseLink([]byte(text))
-			list = append(list, line{i, len(list) + 1, text, !whole, l, ok})
+			l, _ := audit.ParseLink([]byte(text))
+			list = append(list, line{i, len(list) + 1, text, !whole, l, l.Seq > 0})
 		}
 		out = append(out, list)
 	}
@@ -151,13 +170,20 @@ func (j *journal) write(files [][]line) {
 	}
 }
 
-// reseal makes a record with its own members anew.
-func reseal(text string, prev digest, seq uint64, chain string) line {
-	l := link{chain: chain, seq: seq - 1, hash: prev}
-	body, _, _ := strings.Cut(text, chainMember)
-	doc := l.seal([]byte(body), 0)
-	made, ok := parseLink(doc[:len(doc)-1])
-	return line{text: string(doc[:len(doc)-1]), linked: made, ok: ok}
+// reseal makes a record with its own members anew, as docs/audit.md tells the
+// form and not with the code that the log has for it.
+func reseal(text string, prev audit.Digest, seq uint64, chain string) line {
+	body, _, _ := strings.Cut(text, `,"chain":"`)
+	content := fmt.Sprintf(`%s,"chain":"%s","seq":%d,"prev":"%s"`, body, chain, seq, prev[:])
+	made := fmt.Sprintf(`%s,"hash":"%x"}`, content, sha256.Sum256([]byte(content)))
+	l, sound := audit.ParseLink([]byte(made))
+	return line{text: made, Link: l, ok: sound}
+}
+
+// digest is one of a single digit.
+func digest(digit string) (d audit.Digest) {
+	copy(d[:], strings.Repeat(digit, len(d)))
+	return d
 }
 
 func wantDamage(t rapid.TB, r Report, kind Kind, file string, nr int) {
@@ -168,6 +194,18 @@ func wantDamage(t rapid.TB, r Report, kind Kind, file string, nr int) {
 		}
 	}
 	t.Fatalf("no damage %s at %s:%d in %+v, notes %q", kind, file, nr, r.Damages, r.Notes)
+}
+
+// wantMessage wants one damage with these words.
+func wantMessage(t rapid.TB, r Report, words ...string) {
+	t.Helper()
+	for _, d := range r.Damages {
+		missing := slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(d.Message, w) })
+		if !missing {
+			return
+		}
+	}
+	t.Fatalf("no damage is %q: %+v", words, r.Damages)
 }
 
 func wantWhole(t rapid.TB, r Report) {

@@ -1,4 +1,4 @@
-package audit
+package verify
 
 import (
 	"os"
@@ -93,7 +93,7 @@ func mutations() map[string]func(*rapid.T, *journal) {
 		"swap two records": func(rt *rapid.T, j *journal) {
 			files := j.lines()
 			a, b := pick(rt, files, 0, 0), pick(rt, files, 0, 0)
-			if a.seq == b.seq {
+			if a.Seq == b.Seq {
 				return
 			}
 			files[a.file][a.nr-1], files[b.file][b.nr-1] = b, a
@@ -107,14 +107,14 @@ func mutations() map[string]func(*rapid.T, *journal) {
 			j.write(files)
 			r := j.verify()
 			wantDamage(rt, r, Duplicated, "", 0)
-			if l.seq < to.seq { // else nobody can tell which of them is the copy
+			if l.Seq < to.Seq { // else nobody can tell which of them is the copy
 				wantDamage(rt, r, Duplicated, j.files()[to.file], to.nr+1)
 			}
 		},
 		"put a forged record between": func(rt *rapid.T, j *journal) {
 			files := j.lines()
 			l := pick(rt, files, 0, 2) // before the last nobody could tell them apart
-			forged := reseal(`{"time":"2026-03-01T11:00:00Z","event":"sign"`, l.hash, l.seq+1, l.chain)
+			forged := reseal(`{"time":"2026-03-01T11:00:00Z","event":"sign"`, l.Hash, l.Seq+1, l.Chain)
 			files[l.file] = slices.Insert(files[l.file], l.nr, forged)
 			j.write(files)
 			wantDamage(rt, j.verify(), Inserted, j.files()[l.file], l.nr+1)
@@ -130,7 +130,7 @@ func mutations() map[string]func(*rapid.T, *journal) {
 		"replace a record and its hash": func(rt *rapid.T, j *journal) {
 			files := j.lines()
 			l := pick(rt, files, 1, 1)
-			files[l.file][l.nr-1] = reseal(`{"time":"2026-03-01T11:00:00Z","event":"sign"`, l.prev, l.seq, l.chain)
+			files[l.file][l.nr-1] = reseal(`{"time":"2026-03-01T11:00:00Z","event":"sign"`, l.Prev, l.Seq, l.Chain)
 			j.write(files)
 			wantDamage(rt, j.verify(), Changed, j.files()[l.file], l.nr)
 		},
@@ -138,18 +138,18 @@ func mutations() map[string]func(*rapid.T, *journal) {
 			head := j.verify().Chains[0].Head
 			files := j.lines()
 			from := pick(rt, files, 0, 0)
-			prev := from.prev
+			prev := from.Prev
 			for i, list := range files {
 				for k, l := range list {
-					if !l.ok || l.seq < from.seq {
+					if !l.ok || l.Seq < from.Seq {
 						continue
 					}
-					body, _, _ := strings.Cut(l.text, chainMember)
-					if l.seq == from.seq {
+					body, _, _ := strings.Cut(l.text, `,"chain":"`)
+					if l.Seq == from.Seq {
 						body = strings.Replace(body, "2026", "2025", 1)
 					}
-					files[i][k] = reseal(body, prev, l.seq, l.chain)
-					prev = files[i][k].hash
+					files[i][k] = reseal(body, prev, l.Seq, l.Chain)
+					prev = files[i][k].Hash
 				}
 			}
 			j.write(files)
@@ -160,7 +160,12 @@ func mutations() map[string]func(*rapid.T, *journal) {
 			head := j.verify().Chains[0].Head
 			data, err := os.ReadFile(j.path)
 			j.must(err)
-			j.must(os.Truncate(j.path, rapid.Int64Range(0, int64(len(data)-1)).Draw(rt, "size")))
+			size := rapid.Int64Range(0, int64(len(data)-1)).Draw(rt, "size")
+			j.must(os.Truncate(j.path, size))
+			if size == int64(len(data)-1) {
+				wantWhole(rt, j.verify(head)) // nothing but the last newline
+				return
+			}
 			list := j.lines()[len(j.old)]
 			if n := len(list); n < 2 || list[n-1].ok || list[n-2].ok { // else half of a record that tells of a crash
 				wantWhole(rt, j.verify()) // nobody can tell it from a crash
@@ -177,12 +182,12 @@ func mutations() map[string]func(*rapid.T, *journal) {
 			j.write(files)
 			r := j.verify()
 			for _, d := range r.Damages { // as of a log that was rotated away, but for the bytes before a torn one
-				if !strings.Contains(l.text, `"event":"torn"`) || d.Seq != l.seq {
+				if !strings.Contains(l.text, `"event":"torn"`) || d.Seq != l.Seq {
 					rt.Fatalf("damages %+v", r.Damages)
 				}
 			}
-			if r.Chains[0].From != l.seq {
-				rt.Fatalf("begins at %d, want %d", r.Chains[0].From, l.seq)
+			if r.Chains[0].From != l.Seq {
+				rt.Fatalf("begins at %d, want %d", r.Chains[0].From, l.Seq)
 			}
 		},
 		"put another log in its place": func(rt *rapid.T, j *journal) {
