@@ -21,7 +21,7 @@ func TestOperationsNamesEveryAlarm(t *testing.T) {
 func alarmCodes(t *testing.T) map[string]bool {
 	t.Helper()
 	codes := names(t, `(?:\bCode:|\ba\.Code =|\bCode[A-Z]\w* +=|\bcode[A-Z]\w* +=|^\tCode[A-Z]\w* +keyring\.\w+ =)\s*"([a-z_]+)"`,
-		"keyring", "rotator", "publisher", "signer", "admin", "cmd/keyturn/internal/daemon")
+		"keyring", "rotator", "publisher", "signer", "signer/keys", "admin", "cmd/keyturn/internal/daemon")
 	// The signer's come from the problems and the errors that stop a key.
 	for _, code := range []string{"signing_lapsed", "no_active_key", "key_missing", "key_mismatch", "key_denied", "key_not_loaded"} {
 		codes[code] = true
@@ -103,7 +103,7 @@ func TestFaults(t *testing.T) {
 	maps.Copy(said, names(t, `"(keyturn_[a-z_]+)"`, "admin"))
 	maps.Copy(said, names(t, `EventKind = "([a-z_]+)"`, "keyring"))
 	maps.Copy(said, names(t, `Code += "([a-z_]+)"`, "api"))
-	logged := names(t, `"([^"\n]+)"`, "rotator", "publisher", "signer", "custody/vaultsession", "custody/vaultkv", "internal/unixsock", "cmd/keyturn/internal/daemon")
+	logged := names(t, `"([^"\n]+)"`, "rotator", "publisher", "signer", "signer/keys", "signer/socket", "custody/vaultsession", "custody/vaultkv", "internal/unixsock", "cmd/keyturn/internal/daemon")
 	tests := testNames(t)
 	rows := faults(t)
 	if len(rows) != 43 {

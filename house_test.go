@@ -17,7 +17,8 @@ import (
 const module = "github.com/keyturn/keyturn"
 
 // rooms says what the packages under each folder may import of keyturn, beside
-// themselves and the leaves. cmd joins them all.
+// themselves and the leaves. cmd joins them all. A package within a folder that
+// has a row of its own may import what stands there alone, siblings included.
 var rooms = map[string][]string{
 	"api":       {},
 	"keyring":   {},
@@ -27,10 +28,17 @@ var rooms = map[string][]string{
 	"rotator":   {"keyring"},
 	"publisher": {"keyring"},
 	"signer":    {"keyring", "token", "audit", "api"},
-	"admin":     {"keyring", "audit", "api"},
-	"client":    {"api"},
+	// Its parts, which do not import it.
+	"signer/condition": {},
+	"signer/gate":      {},
+	"signer/keys":      {"keyring", "token", "api"},
+	"signer/profile":   {"keyring", "api", "signer/condition", "signer/request"},
+	"signer/request":   {"api"},
+	"signer/socket":    {},
+	"admin":            {"keyring", "audit", "api"},
+	"client":           {"api"},
 	// What users' tests import, and what users copy.
-	"client/clienttest": {"api", "keyring", "token"},
+	"client/clienttest": {"client", "api", "keyring", "token"},
 	"examples":          {"api", "client", "token"},
 	"configs":           {"keyring"},
 	"cmd": {"api", "keyring", "token", "audit", "custody", "rotator", "publisher",
@@ -71,7 +79,7 @@ var libraries = map[string][]string{
 }
 
 // testSupport are folders that exist for tests, though their files are not named _test.go.
-var testSupport = []string{"custody/custodytest", "internal/atomicfile/tinyfs", "client/clienttest"}
+var testSupport = []string{"custody/custodytest", "internal/atomicfile/tinyfs", "client/clienttest", "signer/keys/keystest"}
 
 type listed struct {
 	ImportPath   string
@@ -160,6 +168,12 @@ func TestTheTableRefuses(t *testing.T) {
 		{"client", module + "/token"},
 		{"examples/go", module + "/keyring"},
 		{"cmd/keyturn", module + "/client/clienttest"},
+		{"signer/profile", module + "/signer"},
+		{"signer/profile", module + "/signer/keys"},
+		{"signer/profile", module + "/audit"},
+		{"signer/request", module + "/signer/profile"},
+		{"signer/socket", module + "/keyring"},
+		{"signer", module + "/signer/keys/keystest"},
 		{"nowhere", "fmt"},
 	} {
 		if refuse(tc.path, tc.imp) == "" {
@@ -171,6 +185,9 @@ func TestTheTableRefuses(t *testing.T) {
 		{"custody/vaultkv", module + "/keyring"},
 		{"custody/local", module + "/custody/internal/half"},
 		{"signer", module + "/internal/strictjson"},
+		{"signer", module + "/signer/keys"},
+		{"signer/profile", module + "/signer/request"},
+		{"signer/request", module + "/internal/strictjson"},
 		{"cmd/keyturn/internal/daemon", module + "/custody/local"},
 		{"client/clienttest", module + "/token"},
 		{"examples/go", module + "/client"},
@@ -197,7 +214,11 @@ func refuse(path, imp string) string {
 	if isTestSupport(own) && !isTestSupport(path) {
 		return "it is for tests"
 	}
-	if folder(own) == folder(path) && folder(own) != "internal" {
+	may, apart := rooms[path]
+	if apart = apart && path != folder(path); !apart {
+		may = rooms[folder(path)]
+	}
+	if folder(own) == folder(path) && folder(own) != "internal" && !apart {
 		return ""
 	}
 	if slices.Contains(leaves, own) {
@@ -206,11 +227,7 @@ func refuse(path, imp string) string {
 		}
 		return ""
 	}
-	may, ok := rooms[path] // a package that may more than its folder
-	if !ok {
-		may = rooms[folder(path)]
-	}
-	if slices.Contains(may, folder(own)) {
+	if slices.Contains(may, own) || folder(own) != folder(path) && slices.Contains(may, folder(own)) {
 		return ""
 	}
 	return "the table does not allow it (docs/decisions and the table above)"

@@ -73,6 +73,18 @@ type Profile struct {
 	RequiredClaims    []string `json:"required_claims"`
 	DefaultTTLSeconds int64    `json:"default_ttl_seconds"`
 	MaxTTLSeconds     int64    `json:"max_ttl_seconds"`
+	// When is the condition, in CEL, that every request has to meet: one that
+	// does not is forbidden. "" is none.
+	When string `json:"when,omitempty"`
+	// Rate is how often each caller may ask by the profile; nil is no limit.
+	Rate *Rate `json:"rate,omitempty"`
+}
+
+// Rate is so many requests a second, refused ones counted, and so many at once
+// after a while without any. Both are at least 1.
+type Rate struct {
+	PerSecond int `json:"per_second"`
+	Burst     int `json:"burst"`
 }
 
 // Subject says where a profile's `sub` comes from; one member is set.

@@ -100,7 +100,7 @@ func TestOpenAPIHasEveryMember(t *testing.T) {
 		"Algorithm": true, "Code": true, "Discovery": true, "BatchError": true,
 	}
 	for _, v := range []any{
-		api.SignRequest{}, api.SignResponse{}, api.BatchRequest{}, api.BatchResponse{}, api.Profiles{}, api.Profile{}, api.Subject{},
+		api.SignRequest{}, api.SignResponse{}, api.BatchRequest{}, api.BatchResponse{}, api.Profiles{}, api.Profile{}, api.Rate{}, api.Subject{},
 		api.Issuers{}, api.Replica{}, api.Reason{}, api.Issuer{}, api.Timing{}, api.Ring{}, api.Key{}, api.AdoptedKey{}, api.Target{},
 		api.RotateRequest{}, api.RotateResponse{}, api.RevokeRequest{}, api.RevokeResponse{}, api.RevokedKey{}, api.Successor{},
 		api.TargetExposure{}, api.CutOffExposure{}, api.ConsumerExposure{}, api.AcceptRequest{}, api.AcceptResponse{},

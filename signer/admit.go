@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
-	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/signer/gate"
+	"github.com/keyturn/keyturn/signer/profile"
 )
 
 // batchWait is how long a batch waits until it may be held in memory.
@@ -26,22 +24,20 @@ func maxBatches() int { return max(4, runtime.GOMAXPROCS(0)) }
 
 // admit answers a caller whom no profile allows before a byte of the body is
 // read: whoever may not sign shall not cost memory. It says whether to go on.
-func (h *handler) admit(w http.ResponseWriter, r *http.Request) (caller, bool) {
+func (h *handler) admit(w http.ResponseWriter, r *http.Request) (profile.Caller, bool) {
 	began, c := time.Now(), h.caller(r)
-	for _, p := range h.signer.state.Load().profiles {
-		if p.allows(c) {
-			return c, true
-		}
+	if h.signer.profiles.Load().AllowsAny(c) {
+		return c, true
 	}
-	turn, err := h.signer.turns.Enter(r.Context(), c.peer.UID)
+	turn, err := h.signer.turns.Enter(r.Context(), c.Peer.UID)
 	if err != nil {
 		busy(err).WriteTo(w)
 		return c, false
 	}
 	turn.Leave() // it was his; it is not held while the log is written
-	rec := c.record()
+	rec := newRecord(c)
 	rec.Reason = "no profile allows the caller on this socket"
-	if !c.known {
+	if !c.Known {
 		rec.Reason = "the kernel did not say who the caller is"
 	}
 	prob := h.signer.deny(r.Context(), rec, forbidden())
@@ -50,40 +46,11 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) (caller, bool) {
 	return c, false
 }
 
-// record is the beginning of each record on what this caller asked for.
-func (c caller) record() audit.Record {
-	return audit.Record{Event: audit.EventSign, Socket: c.socket, UID: c.peer.UID, GID: c.peer.GID, PID: c.peer.PID}
-}
-
-// deny records a refusal; what it returns is the answer.
-func (s *Signer) deny(ctx context.Context, rec audit.Record, prob *api.Problem) *api.Problem {
-	if broken := s.record(ctx, denied(rec, prob)); broken != nil {
-		return broken
-	}
-	return prob
-}
-
-// denied makes the record of a refusal. A token that was signed under a lease
-// that has ended is not released, and its jti tells which one it was.
-func denied(rec audit.Record, prob *api.Problem) audit.Record {
-	rec.Time, rec.Decision, rec.Code = time.Now(), audit.Deny, string(prob.Code)
-	// The log may keep a denial for a while: not with the whole body that its
-	// texts are parts of.
-	rec.Profile, rec.Subject, rec.Audiences = strings.Clone(rec.Profile), strings.Clone(rec.Subject), slices.Clone(rec.Audiences)
-	for i, a := range rec.Audiences {
-		rec.Audiences[i] = strings.Clone(a)
-	}
-	if rec.Reason == "" {
-		rec.Reason = prob.Detail
-	}
-	return rec
-}
-
 // batchTurn waits until a batch may be held in memory.
-func (s *Signer) batchTurn(ctx context.Context, c caller) (gate.Turn, *api.Problem) {
+func (s *Signer) batchTurn(ctx context.Context, c profile.Caller) (gate.Turn, *api.Problem) {
 	wait, cancel := context.WithTimeout(ctx, batchWait)
 	defer cancel()
-	turn, err := s.batches.Enter(wait, c.peer.UID)
+	turn, err := s.batches.Enter(wait, c.Peer.UID)
 	switch {
 	case err == nil:
 		return turn, nil
@@ -106,7 +73,7 @@ func busy(err error) *api.Problem {
 }
 
 // tooOften is the answer to whoever has used up a profile's rate.
-func (p *profile) tooOften(retry time.Duration) *api.Problem {
+func tooOften(p *profile.Profile, retry time.Duration) *api.Problem {
 	prob := api.NewProblem(api.RateLimited, fmt.Sprintf("the profile lets each caller sign %d times a second; ask again in a while", p.Rate.PerSecond))
 	prob.RetryAfter = retry + time.Second - time.Nanosecond // it is sent in whole seconds
 	return prob

@@ -19,6 +19,8 @@ import (
 	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/internal/unixsock"
 	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/signer/profile"
+	"github.com/keyturn/keyturn/signer/socket"
 )
 
 // counted counts the bytes that were read of a body.
@@ -35,7 +37,7 @@ func (c counted) Read(p []byte) (int, error) {
 
 // post asks the handler itself, as a caller with this uid.
 func (w *world) post(ctx context.Context, uid uint32, path string, body io.Reader) *httptest.ResponseRecorder {
-	peer := alice.peer
+	peer := alice.Peer
 	peer.UID = uid
 	out := httptest.NewRecorder()
 	w.s.Handler("default").ServeHTTP(out, httptest.NewRequestWithContext(unixsock.WithPeer(ctx, peer), http.MethodPost, path, body))
@@ -101,7 +103,7 @@ func (s *stuck) Read([]byte) (int, error) {
 func TestBatchesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256)
-		w.cfg.Profiles[0].Allow = append(w.cfg.Profiles[0].Allow, Rule{UID: ptr(uint32(1001))})
+		w.cfg.Profiles[0].Allow = append(w.cfg.Profiles[0].Allow, profile.Rule{UID: ptr(uint32(1001))})
 		w.start()
 		synctest.Wait()
 		asked, most := 5*maxBatches(), maxBatches()*3/4
@@ -204,7 +206,7 @@ func TestWaitIsNotTheCallers(t *testing.T) {
 		t.Fatal(err)
 	}
 	inner := w.s.Handler("default")
-	srv := NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	srv := socket.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		// As if the wait had used up the server's time.
 		d, over := http.NewResponseController(rw), time.Now()
 		if err := errors.Join(d.SetReadDeadline(over), d.SetWriteDeadline(over)); err != nil {

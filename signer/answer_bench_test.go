@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/unixsock"
 	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/signer/keys/keystest"
 )
 
 const orderBody = `{"profile":"p-ES256","subject":"user-7","audience":"api://orders","ttl_seconds":300,"claims":{"tenant":"acme","scope":"read write"}}`
@@ -40,7 +41,7 @@ func BenchmarkBatch(b *testing.B) {
 	w.cfg.Audit, w.cfg.AuditOptional = nil, true
 	w.start().ready()
 	h := w.s.Handler("default")
-	ctx := unixsock.WithPeer(b.Context(), alice.peer)
+	ctx := unixsock.WithPeer(b.Context(), alice.Peer)
 	body := `{"requests":[` + strings.Repeat(orderBody+",", 63) + orderBody + `]}`
 	b.ReportAllocs()
 	for range b.N/64 + 1 {
@@ -53,7 +54,7 @@ func BenchmarkBatch(b *testing.B) {
 }
 
 func BenchmarkRawES256(b *testing.B) {
-	key := newHalf(b, keyring.ES256).(*ecdsa.PrivateKey)
+	key := keystest.NewHalf(b, keyring.ES256).(*ecdsa.PrivateKey)
 	digest := sha256.Sum256([]byte(orderBody))
 	b.ReportAllocs()
 	for b.Loop() {

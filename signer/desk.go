@@ -4,14 +4,15 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"io"
-	"net/http"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/audit"
+	"github.com/keyturn/keyturn/signer/keys"
+	"github.com/keyturn/keyturn/signer/profile"
+	"github.com/keyturn/keyturn/signer/request"
 )
 
 // desk is the memory that a request is worked on with. It is used again: at
@@ -38,17 +39,6 @@ func newDesk() *desk { return desks.Get().(*desk) }
 // large once must not be paid for ever after.
 const mostKept = 256 << 10
 
-// mostDrained is how much of a body that is too large is read all the same, in
-// bytes, and drainFor for how long.
-const (
-	mostDrained = 1 << 20
-	drainFor    = 300 * time.Millisecond
-)
-
-// mostAhead is how much memory is made ready for a body on its caller's word, in
-// bytes. A batch gets all that it announces: there are few, each in its turn.
-const mostAhead = 16 << 10
-
 // clear ends the work: nothing on the desk is used after it. Tokens are
 // overwritten, since they outlast what they were asked with.
 func (d *desk) clear() {
@@ -63,35 +53,6 @@ func (d *desk) clear() {
 	d.leases = d.leases[:0]
 	d.body, d.claims, d.tokens, d.answer, d.decisions = d.body[:0], d.claims[:0], d.tokens[:0], d.answer[:0], d.decisions[:0]
 	desks.Put(d)
-}
-
-// read takes the body as it is: no Content-Type is demanded, so that curl -d works.
-func (d *desk) read(w http.ResponseWriter, r *http.Request, most int64) *api.Problem {
-	var err error
-	switch size := r.ContentLength; {
-	case size > most:
-		if r.Close { // else net/http reads on by itself
-			drain(w, r)
-		}
-		return tooLarge(most)
-	case size >= 0 && (size <= max(mostAhead, int64(cap(d.body))) || most == api.MaxBatchBytes):
-		if int64(cap(d.body)) < size {
-			d.body = make([]byte, size)
-		}
-		d.body = d.body[:size]
-		_, err = io.ReadFull(r.Body, d.body)
-	default: // what was announced is not believed before it is here
-		d.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	}
-	return bodyProblem(err, most)
-}
-
-// drain reads some of a body that is refused: where the connection ends with the
-// request, net/http closes it at once, and a caller who is still sending would
-// not see the answer. One who sends nothing is not waited for.
-func drain(w http.ResponseWriter, r *http.Request) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainFor)) // a server that cannot has set none
-	_, _ = io.CopyN(io.Discard, r.Body, mostDrained)
 }
 
 // again makes room for decisions on a number of requests. The tokens of those
@@ -109,16 +70,16 @@ func (d *desk) again(requests int) []decision {
 
 // lease is until when tokens of an issuer may be released.
 type lease struct {
-	view  *view
+	view  *keys.View
 	until time.Time
 }
 
 // lapsed says why an answer may not be released, though each of its tokens might
 // have been when it was recorded: a long batch takes its time.
 func (d *desk) lapsed() *api.Problem {
-	now := time.Now()
+	now := keys.At(time.Now())
 	for _, l := range d.leases {
-		if prob := l.view.lapsed(l.until, now, l.view.late()); prob != nil {
+		if prob := now.Lapsed(l.view, l.until); prob != nil {
 			return prob
 		}
 	}
@@ -161,7 +122,7 @@ type decision struct {
 	ttl   int64
 	prob  *api.Problem
 	// view and until are the lease under which it was signed.
-	view  *view
+	view  *keys.View
 	until time.Time
 }
 
@@ -176,27 +137,27 @@ func (d *decision) appendTo(dst []byte) []byte {
 
 // judgeOne decides on one request in its caller's turn. Nobody may hear of it
 // before commit.
-func (s *Signer) judgeOne(ctx context.Context, c caller, dk *desk) *decision {
+func (s *Signer) judgeOne(ctx context.Context, c profile.Caller, dk *desk) *decision {
 	d := &dk.again(1)[0]
-	d.began, d.rec = time.Now(), c.record()
-	turn, err := s.turns.Enter(ctx, c.peer.UID)
+	d.began, d.rec = time.Now(), newRecord(c)
+	turn, err := s.turns.Enter(ctx, c.Peer.UID)
 	if err != nil {
 		d.prob = busy(err)
 		return d
 	}
 	defer turn.Leave()
-	e := parse(dk.body)
+	e := request.Parse(dk.body)
 	s.decide(c, &e, dk, d)
 	return d
 }
 
 // judgeSome decides on some requests of a batch, each alone and in its turn, so
 // that a long batch does not keep others waiting.
-func (s *Signer) judgeSome(ctx context.Context, c caller, list []entry, dk *desk) []decision {
+func (s *Signer) judgeSome(ctx context.Context, c profile.Caller, list []request.Entry, dk *desk) []decision {
 	decisions := dk.again(len(list))
 	for i := range list {
 		d := &decisions[i]
-		d.began, d.rec = time.Now(), c.record()
+		d.began, d.rec = time.Now(), newRecord(c)
 		if ctx.Err() != nil { // the caller has gone, or the daemon is about to
 			d.prob = stopping()
 			continue
@@ -206,8 +167,8 @@ func (s *Signer) judgeSome(ctx context.Context, c caller, list []entry, dk *desk
 	return decisions
 }
 
-func (s *Signer) inTurn(ctx context.Context, c caller, e *entry, dk *desk, d *decision) {
-	turn, err := s.turns.Enter(ctx, c.peer.UID)
+func (s *Signer) inTurn(ctx context.Context, c profile.Caller, e *request.Entry, dk *desk, d *decision) {
+	turn, err := s.turns.Enter(ctx, c.Peer.UID)
 	if err != nil {
 		d.prob = busy(err)
 		return

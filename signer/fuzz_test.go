@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/strictjson"
+	"github.com/keyturn/keyturn/signer/keys/keystest"
 	"github.com/keyturn/keyturn/token"
 )
 
@@ -40,7 +41,7 @@ func FuzzRequest(f *testing.F) {
 		mine := *w
 		mine.t = t
 		v := mine.verify(resp.Token)
-		if v.Claims.Issuer != issuerURL || v.Claims.ExpiresAt.After(time.Now().Add(time.Hour)) {
+		if v.Claims.Issuer != keystest.URL || v.Claims.ExpiresAt.After(time.Now().Add(time.Hour)) {
 			t.Errorf("claims %s", v.Claims.Raw)
 		}
 		checkFaithful(t, body, v)

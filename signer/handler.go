@@ -2,7 +2,6 @@ package signer
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -14,10 +13,13 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/internal/unixsock"
 	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/signer/profile"
+	"github.com/keyturn/keyturn/signer/request"
+	"github.com/keyturn/keyturn/signer/socket"
 )
 
 // Handler serves one sign socket under its configured name. Its server has to
-// put the caller into the context with unixsock.ConnContext, as NewServer does:
+// put the caller into the context with unixsock.ConnContext, as socket.NewServer does:
 // without it every request is forbidden.
 func (s *Signer) Handler(socket string) http.Handler {
 	h := &handler{signer: s, socket: socket}
@@ -55,7 +57,7 @@ func only(method string, next http.HandlerFunc) http.Handler {
 // keep the processors from those who may.
 func (h *handler) inTurn(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		turn, err := h.signer.turns.Enter(r.Context(), h.caller(r).peer.UID)
+		turn, err := h.signer.turns.Enter(r.Context(), h.caller(r).Peer.UID)
 		if err != nil {
 			busy(err).WriteTo(w)
 			return
@@ -65,9 +67,9 @@ func (h *handler) inTurn(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-func (h *handler) caller(r *http.Request) caller {
+func (h *handler) caller(r *http.Request) profile.Caller {
 	peer, known := unixsock.PeerFrom(r.Context())
-	return caller{socket: h.socket, peer: peer, known: known}
+	return profile.Caller{Socket: h.socket, Peer: peer, Known: known}
 }
 
 func (h *handler) sign(w http.ResponseWriter, r *http.Request) {
@@ -100,7 +102,7 @@ func (h *handler) batch(w http.ResponseWriter, r *http.Request) {
 	}
 	dk := newDesk()
 	defer dk.clear()
-	var list []entry
+	var list []request.Entry
 	turn, prob := h.signer.batchTurn(r.Context(), c)
 	if prob == nil {
 		defer turn.Leave()
@@ -133,20 +135,20 @@ func (h *handler) batch(w http.ResponseWriter, r *http.Request) {
 
 // readBatch reads the body in its caller's time, and parses it in his turn: that
 // takes a tenth of a second where he means ill.
-func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, dk *desk) ([]entry, *api.Problem) {
+func (h *handler) readBatch(w http.ResponseWriter, r *http.Request, dk *desk) ([]request.Entry, *api.Problem) {
 	// The time that it waited is not the caller's.
 	deadlines := http.NewResponseController(w)
 	_ = deadlines.SetReadDeadline(time.Now().Add(batchIOTime)) // a server that cannot has set none
-	_ = deadlines.SetWriteDeadline(time.Now().Add(writeTime))
+	_ = deadlines.SetWriteDeadline(time.Now().Add(socket.WriteTime))
 	if prob := dk.read(w, r, api.MaxBatchBytes); prob != nil {
 		return nil, prob
 	}
-	work, err := h.signer.turns.Enter(r.Context(), h.caller(r).peer.UID)
+	work, err := h.signer.turns.Enter(r.Context(), h.caller(r).Peer.UID)
 	if err != nil {
 		return nil, busy(err)
 	}
 	defer work.Leave()
-	return parseBatch(dk.body)
+	return request.ParseBatch(dk.body)
 }
 
 // batchIOTime bounds each of the two spans in which a batch in its turn waits
@@ -157,9 +159,9 @@ const batchIOTime = 3 * time.Second
 const chunkSize = 64
 
 // refuse is the decision on what was not even read.
-func (d *desk) refuse(c caller, prob *api.Problem) *decision {
+func (d *desk) refuse(c profile.Caller, prob *api.Problem) *decision {
 	one := &d.again(1)[0]
-	one.began, one.rec, one.prob = time.Now(), c.record(), prob
+	one.began, one.rec, one.prob = time.Now(), newRecord(c), prob
 	return one
 }
 
@@ -177,47 +179,31 @@ func (d *desk) appendResult(one *decision) {
 	d.answer = append(d.answer, doc...)
 }
 
-// bodyProblem tells what was wrong with a body that could not be read.
-func bodyProblem(err error, most int64) *api.Problem {
-	var over *http.MaxBytesError
-	switch {
-	case errors.As(err, &over):
-		return tooLarge(most)
-	case err != nil:
-		return invalid("the body ended before its time: it was cut off, or came too slowly")
-	}
-	return nil
-}
-
-func tooLarge(most int64) *api.Problem {
-	return api.NewProblem(api.TooLarge, fmt.Sprintf("the request has more than %d bytes", most))
-}
-
 // jwks serves the current set of an issuer. Where there are several, the query
 // names one: ?issuer=NAME.
 func (h *handler) jwks(w http.ResponseWriter, r *http.Request) {
-	st, now := h.signer.state.Load(), time.Now()
-	names := slices.Sorted(maps.Keys(st.issuers))
+	views, now := h.signer.keys.Views(), time.Now()
+	names := slices.Sorted(maps.Keys(views))
 	name := r.URL.Query().Get("issuer")
 	if name == "" && len(names) == 1 {
 		name = names[0]
 	}
-	v, ok := st.issuers[name]
+	v, ok := views[name]
 	switch {
 	case name == "":
-		invalid("there are several issuers: add ?issuer= and one of %s", strings.Join(names, ", ")).WriteTo(w)
+		request.Invalid("there are several issuers: add ?issuer= and one of %s", strings.Join(names, ", ")).WriteTo(w)
 		return
 	case !ok:
-		api.NewProblem(api.NotFound, fmt.Sprintf("there is no issuer %q: the issuers are %s", clip(name), strings.Join(names, ", "))).WriteTo(w)
+		api.NewProblem(api.NotFound, fmt.Sprintf("there is no issuer %q: the issuers are %s", request.Clip(name), strings.Join(names, ", "))).WriteTo(w)
 		return
-	case v.snap == nil || !v.snap.Servable():
+	case v.Snapshot == nil || !v.Snapshot.Servable():
 		api.NewProblem(api.Unavailable, "the issuer has no key set yet; /readyz says why").WriteTo(w)
 		return
-	case !now.Before(v.snap.ServeUntil()):
-		api.NewProblem(api.Unavailable, fmt.Sprintf("the key set was good until %s, and no newer one could be read; /readyz says why", stamp(v.snap.ServeUntil()))).WriteTo(w)
+	case !now.Before(v.Snapshot.ServeUntil()):
+		api.NewProblem(api.Unavailable, fmt.Sprintf("the key set was good until %s, and no newer one could be read; /readyz says why", v.Snapshot.ServeUntil().UTC().Format(time.RFC3339))).WriteTo(w)
 		return
 	}
-	set, err := keyring.Set(v.snap, now, keyring.ViewAll)
+	set, err := keyring.Set(v.Snapshot, now, keyring.ViewAll)
 	if err != nil {
 		h.signer.log.Error("key set not rendered", "issuer", name, "error", err)
 		api.NewProblem(api.Unavailable, "the key set could not be made; see the daemon's log").WriteTo(w)
@@ -230,28 +216,15 @@ func (h *handler) jwks(w http.ResponseWriter, r *http.Request) {
 
 // profiles lists those that this caller may use through this socket, by name.
 func (h *handler) profiles(w http.ResponseWriter, r *http.Request) {
-	st, c := h.signer.state.Load(), h.caller(r)
+	views, c := h.signer.keys.Views(), h.caller(r)
+	set := *h.signer.profiles.Load()
 	out := api.Profiles{Profiles: []api.Profile{}}
-	for _, name := range slices.Sorted(maps.Keys(st.profiles)) {
-		if p := st.profiles[name]; p.allows(c) {
-			out.Profiles = append(out.Profiles, p.listed(st.issuers[p.issuer].algorithm(p.Ring)))
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		if p := set[name]; p.Allows(c) {
+			out.Profiles = append(out.Profiles, p.Listed(views[p.Issuer].Algorithm(p.Ring)))
 		}
 	}
 	writeJSON(w, out)
-}
-
-// algorithm is the one that a ring's tokens have now, "" where nobody knows yet.
-func (v *view) algorithm(ring string) string {
-	if v == nil || v.snap == nil {
-		return ""
-	}
-	if r := v.rings[ring]; len(r.keys) > 0 {
-		return r.keys[0].Alg()
-	} else if r.active != nil {
-		return string(r.active.JWK.Alg)
-	}
-	r, _ := v.snap.Config.Ring(ring)
-	return string(r.Algorithm)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

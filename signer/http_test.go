@@ -20,6 +20,8 @@ import (
 	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/internal/unixsock"
 	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/signer/keys/keystest"
+	"github.com/keyturn/keyturn/signer/profile"
 	"github.com/keyturn/keyturn/token"
 )
 
@@ -80,10 +82,10 @@ func (w *world) mine() *world {
 	uid := uint32(os.Getuid())
 	for i := range w.cfg.Profiles {
 		if w.cfg.Profiles[i].Name == "root" { // root runs these tests in CI: nobody's then
-			w.cfg.Profiles[i].Allow = []Rule{{UID: ptr(uid + 1)}}
+			w.cfg.Profiles[i].Allow = []profile.Rule{{UID: ptr(uid + 1)}}
 			continue
 		}
-		w.cfg.Profiles[i].Allow = []Rule{{UID: ptr(uid)}}
+		w.cfg.Profiles[i].Allow = []profile.Rule{{UID: ptr(uid)}}
 	}
 	return w
 }
@@ -110,7 +112,7 @@ func TestHTTPSign(t *testing.T) {
 			t.Fatalf("%s: %d %v %s", p.Name, resp.StatusCode, resp.Header, body)
 		}
 		got := decode[api.SignResponse](t, body)
-		v, err := token.Verify(keys, got.Token, token.Options{Now: time.Now(), Issuer: issuerURL, Audience: "demo", Typ: "JWT"})
+		v, err := token.Verify(keys, got.Token, token.Options{Now: time.Now(), Issuer: keystest.URL, Audience: "demo", Typ: "JWT"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,12 +210,12 @@ func TestHTTPRetryAfter(t *testing.T) {
 		resp, body := c.do("POST", "/v1/sign", `{"profile":"p-ES256","subject":"u"}`)
 		return resp, decode[api.Problem](t, body)
 	}
-	w.change(func(s *keyring.Snapshot) { s.Lease = time.Now() })
+	w.Change(func(s *keyring.Snapshot) { s.Lease = time.Now() })
 	resp, prob := ask()
 	if resp.StatusCode != 503 || prob.Code != api.SigningLapsed || resp.Header.Get("Retry-After") == "" || resp.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%d %v %+v", resp.StatusCode, resp.Header, prob)
 	}
-	w.change(func(s *keyring.Snapshot) { s.Keys[0].Revoked = time.Now() })
+	w.Change(func(s *keyring.Snapshot) { s.Keys[0].Revoked = time.Now() })
 	resp, prob = ask()
 	if resp.StatusCode != 503 || prob.Code != api.NoActiveKey || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("%d %v %+v", resp.StatusCode, resp.Header, prob)
@@ -270,11 +272,11 @@ func TestHTTPBatch(t *testing.T) {
 func TestHTTPSetAndProfiles(t *testing.T) {
 	w := refusingWorld(t).mine()
 	w.cfg.Profiles = append(w.cfg.Profiles, anybody("elsewhere", "ES256"))
-	w.cfg.Profiles[len(w.cfg.Profiles)-1].Allow = []Rule{{Socket: "other"}}
+	w.cfg.Profiles[len(w.cfg.Profiles)-1].Allow = []profile.Rule{{Socket: "other"}}
 	w.start().ready()
 	here, other := dial(t, w.listen("default")), dial(t, w.listen("other"))
 	resp, body := here.do("GET", "/v1/jwks", "")
-	want, err := keyring.Set(w.snap, time.Now(), keyring.ViewAll)
+	want, err := keyring.Set(w.Snap, time.Now(), keyring.ViewAll)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +307,20 @@ func TestHTTPSetAndProfiles(t *testing.T) {
 		t.Errorf("profile\n%s\nwant\n%s", got, want)
 	}
 
-	w.s.Accept("second", w.snap)
+	// What refuses a request that is sound in all else is listed as the file has it.
+	limited := anybody("limited", "ES256")
+	limited.When, limited.Rate = `request.subject == 'root'`, profile.Rate{PerSecond: 5}
+	w.cfg.Profiles = []profile.Config{limited}
+	w.mine()
+	if err := w.s.SetProfiles(w.cfg.Profiles); err != nil {
+		t.Fatal(err)
+	}
+	_, body = here.do("GET", "/v1/profiles", "")
+	if got, want := string(body), `"when":"request.subject == 'root'","rate":{"per_second":5,"burst":5}}]}`+"\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("profile\n%s\nwant the end\n%s", got, want)
+	}
+
+	w.s.Accept("second", w.Snap)
 	resp, body = here.do("GET", "/v1/jwks", "")
 	if resp.StatusCode != 400 || !strings.Contains(string(body), "main, second") {
 		t.Errorf("which of two issuers: %d %s", resp.StatusCode, body)
@@ -313,7 +328,7 @@ func TestHTTPSetAndProfiles(t *testing.T) {
 	if resp, _ = here.do("GET", "/v1/jwks?issuer=second", ""); resp.StatusCode != 200 {
 		t.Errorf("the second issuer: %d", resp.StatusCode)
 	}
-	w.change(func(s *keyring.Snapshot) { s.Lease = time.Now().Add(-2 * time.Hour) })
+	w.Change(func(s *keyring.Snapshot) { s.Lease = time.Now().Add(-2 * time.Hour) })
 	if resp, _ = here.do("GET", "/v1/jwks?issuer=main", ""); resp.StatusCode != 503 {
 		t.Errorf("a set past serve_until: %d", resp.StatusCode)
 	}
@@ -322,7 +337,7 @@ func TestHTTPSetAndProfiles(t *testing.T) {
 // A server that forgot ConnContext must not let anybody in.
 func TestUnknownCallerIsForbidden(t *testing.T) {
 	w := newWorld(t, keyring.ES256)
-	w.cfg.Profiles[0].Allow = []Rule{{Socket: "default"}}
+	w.cfg.Profiles[0].Allow = []profile.Rule{{Socket: "default"}}
 	w.start().ready()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -349,7 +364,7 @@ func BenchmarkSign(b *testing.B) {
 		w := newWorld(b, alg)
 		w.start().ready()
 		h := w.s.Handler("default")
-		ctx := unixsock.WithPeer(b.Context(), alice.peer)
+		ctx := unixsock.WithPeer(b.Context(), alice.Peer)
 		body := `{"profile":"p-` + string(alg) + `","subject":"user-1","claims":{"tenant":"acme","scope":"read"}}`
 		b.Run(string(alg), func(b *testing.B) {
 			b.ReportAllocs()

@@ -4,15 +4,14 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +22,9 @@ import (
 	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/internal/unixsock"
 	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/signer/keys/keystest"
+	"github.com/keyturn/keyturn/signer/profile"
+	"github.com/keyturn/keyturn/signer/request"
 )
 
 func TestTokenOfEveryAlgorithm(t *testing.T) {
@@ -34,7 +36,7 @@ func TestTokenOfEveryAlgorithm(t *testing.T) {
 		if v.Header.Alg != string(alg) || v.Header.Kid != resp.Kid || v.Header.Typ != "JWT" {
 			t.Errorf("%s: header %+v", alg, v.Header)
 		}
-		if resp.Kid != w.snap.Active(string(alg)).JWK.Kid {
+		if resp.Kid != w.Snap.Active(string(alg)).JWK.Kid {
 			t.Errorf("%s: signed by %q, which is not active", alg, resp.Kid)
 		}
 		c := v.Claims
@@ -54,7 +56,7 @@ func TestTokenOfEveryAlgorithm(t *testing.T) {
 func TestClaimsPassFaithfully(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256)
-		w.cfg.Profiles[0].Claims.Add = []Claim{{"env", json.RawMessage(`"prod"`)}}
+		w.cfg.Profiles[0].Claims.Add = []request.Claim{{Name: "env", Value: json.RawMessage(`"prod"`)}}
 		w.start()
 		synctest.Wait()
 		resp, prob := w.ask(`{"profile":"p-ES256","subject":"a<b","audience":"x","ttl_seconds":60,
@@ -128,10 +130,10 @@ func TestSubjectsAndAudiences(t *testing.T) {
 
 func TestUnknownGroupMakesNoSubject(t *testing.T) {
 	w := newWorld(t, keyring.ES256)
-	w.cfg.Profiles[0].Subject = Subject{FromPeer: "u{uid}-g{gid}"}
+	w.cfg.Profiles[0].Subject = profile.Subject{FromPeer: "u{uid}-g{gid}"}
 	w.start().ready()
 	c := alice
-	c.peer.GID = unixsock.Overflow
+	c.Peer.GID = unixsock.Overflow
 	_, prob := w.s.answer(t.Context(), c, []byte(`{"profile":"p-ES256"}`))
 	w.wantCode(prob, api.InvalidRequest, "gid")
 	resp, prob := w.ask(`{"profile":"p-ES256"}`)
@@ -140,28 +142,37 @@ func TestUnknownGroupMakesNoSubject(t *testing.T) {
 	}
 }
 
-func TestLease(t *testing.T) {
+// A lease ends by the later of the two clocks: setting the wall clock back
+// gives no time.
+func TestLeaseEndsByTheLaterClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, keyring.ES256).start()
-		synctest.Wait()
-		w.mustSign("p-ES256")
-		time.Sleep(9*time.Hour - time.Nanosecond)
-		w.mustSign("p-ES256")
-		time.Sleep(time.Nanosecond)
-		_, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`)
-		w.wantCode(prob, api.SigningLapsed, "ended at")
-		if got := w.s.Ready(time.Now()); len(got) != 1 || got[0].Code != "signing_lapsed" || got[0].Since != w.snap.Lease {
-			t.Errorf("Ready = %+v", got)
+		w := newWorld(t, keyring.ES256)
+		var ahead atomic.Int64
+		w.cfg.Late = func(issuer string) time.Time {
+			if issuer != "main" {
+				t.Errorf("asked for issuer %q", issuer)
+			}
+			return time.Now().Add(time.Duration(ahead.Load()))
 		}
-		w.change(func(s *keyring.Snapshot) { s.Lease = time.Now().Add(9 * time.Hour) })
+		w.start()
+		synctest.Wait()
+		left := time.Until(w.Snap.Lease)
+		ahead.Store(int64(left - time.Second))
 		w.mustSign("p-ES256")
-
-		// B + R + sync_interval + E is as far as right clocks can set it.
-		w.change(func(s *keyring.Snapshot) { s.Lease = time.Now().Add(9*time.Hour + 20*time.Second) })
-		w.mustSign("p-ES256")
-		w.change(func(s *keyring.Snapshot) { s.Lease = s.Lease.Add(time.Nanosecond) })
+		ahead.Store(int64(left))
+		_, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`)
+		w.wantCode(prob, api.SigningLapsed, "boot clock")
+		ready := w.s.Ready(time.Now())
+		if len(ready) != 1 || ready[0].Code != "signing_lapsed" || !strings.Contains(ready[0].Message, "check NTP") {
+			t.Errorf("ready: %+v", ready)
+		}
+		// Between the first look and the release the clocks are read again.
+		ahead.Store(0)
+		w.rec.mu.Lock()
+		w.rec.before = func() error { ahead.Store(int64(left)); return nil }
+		w.rec.mu.Unlock()
 		_, prob = w.ask(`{"profile":"p-ES256","subject":"u"}`)
-		w.wantCode(prob, api.SigningLapsed, "clock fault")
+		w.wantCode(prob, api.SigningLapsed, "boot clock")
 	})
 }
 
@@ -172,9 +183,9 @@ func TestLapsedBeforeRelease(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, keyring.ES256)
 				nap := func() error { time.Sleep(10 * time.Hour); return nil }
-				kid := w.snap.Keys[0].JWK.Kid
+				kid := w.Snap.Keys[0].JWK.Kid
 				if slow == "signature" {
-					w.keys.halfs[kid] = half{w.keys.halfs[kid].(half).key, nap}
+					w.Source.Halfs[kid] = keystest.Half{Key: w.Source.Halfs[kid].(keystest.Half).Key, Before: nap}
 				} else {
 					w.rec.before = nap
 				}
@@ -231,15 +242,15 @@ func TestAuditOptional(t *testing.T) {
 	if got := w.s.Alarms(time.Now()); len(got) != 1 || got[0].Code != "audit_failed" || got[0].Fatal {
 		t.Errorf("Alarms = %+v", got)
 	}
-	if _, err := New(Config{Keys: w.keys}); err == nil {
+	if _, err := New(Config{Keys: w.Source}); err == nil {
 		t.Error("New takes no audit log although one is required")
 	}
 }
 
 func TestSignatureFails(t *testing.T) {
 	w := newWorld(t, keyring.ES256)
-	kid := w.snap.Keys[0].JWK.Kid
-	w.keys.halfs[kid] = half{w.keys.halfs[kid].(half).key, func() error { return errors.New("hsm on fire") }}
+	kid := w.Snap.Keys[0].JWK.Kid
+	w.Source.Halfs[kid] = keystest.Half{Key: w.Source.Halfs[kid].(keystest.Half).Key, Before: func() error { return errors.New("hsm on fire") }}
 	w.start().ready()
 	_, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`)
 	w.wantCode(prob, api.Unavailable, "signature failed")
@@ -275,20 +286,19 @@ func TestObserve(t *testing.T) {
 // No private half, in any encoding, gets anywhere: log, audit, alarms, answers, printed values.
 func TestRedaction(t *testing.T) {
 	w := newWorld(t, keyring.ES256, keyring.RS256)
-	canary := w.keys.halfs[w.snap.Keys[0].JWK.Kid].(half).key.(*ecdsa.PrivateKey)
-	other := newHalf(t, keyring.ES256) // does not match: a fault that is talked about
-	w.keys.halfs[w.snap.Keys[1].JWK.Kid] = other
+	canary := w.Source.Halfs[w.Snap.Keys[0].JWK.Kid].(keystest.Half).Key.(*ecdsa.PrivateKey)
+	other := keystest.NewHalf(t, keyring.ES256) // does not match: a fault that is talked about
+	w.Source.Halfs[w.Snap.Keys[1].JWK.Kid] = other
 	w.start()
-	w.eventually("loaded", func() bool { return len(w.keys.tries()) == 2 })
+	w.eventually("loaded", func() bool { return len(w.Source.Tries()) == 2 })
 	w.eventually("alarmed", func() bool { return len(w.s.Alarms(time.Now())) == 2 })
 	resp := w.mustSign("p-ES256")
-	out := fmt.Sprintf("%v %+v %#v", resp, w.s.state.Load(), w.s.issuers["main"].loaded)
-	for _, v := range w.s.state.Load().issuers["main"].rings {
-		out += fmt.Sprintf("%v %+v %#v", v, v, v)
-	}
+	views := w.s.keys.Views()
+	key, _ := views["main"].Pick("ES256", time.Now())
+	out := fmt.Sprintf("%v %+v %#v %v %+v %#v", resp, views, views["main"], key, key, key)
 	out += w.log.String() + fmt.Sprint(w.rec.all(), w.s.Alarms(time.Now()))
 	for _, key := range []*ecdsa.PrivateKey{canary, other.(*ecdsa.PrivateKey)} {
-		for _, secret := range spellings(t, key) {
+		for _, secret := range append(keystest.Spellings(t, key), keystest.Canary) {
 			if strings.Contains(out, secret) {
 				t.Errorf("the private half is in the output as %q", secret)
 			}
@@ -296,32 +306,12 @@ func TestRedaction(t *testing.T) {
 	}
 }
 
-// spellings are the ways in which a private half could be printed.
-func spellings(t *testing.T, key *ecdsa.PrivateKey) []string {
-	t.Helper()
-	raw, err := key.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := new(big.Int).SetBytes(raw)
-	var words []string
-	for _, w := range n.Bits() {
-		words = append(words, fmt.Sprintf("%#x", uint(w)), fmt.Sprint(uint(w)))
-	}
-	return append(words, n.String(), n.Text(16), hex.EncodeToString(der), string(raw), base64.StdEncoding.EncodeToString(raw),
-		base64.RawURLEncoding.EncodeToString(raw), fmt.Sprint(raw), base64.StdEncoding.EncodeToString(der))
-}
-
 func TestProfileList(t *testing.T) {
 	w := refusingWorld(t)
 	w.start().ready()
 	var names []string
-	for name, p := range w.s.state.Load().profiles {
-		if p.allows(alice) {
+	for name, p := range *w.s.profiles.Load() {
+		if p.Allows(alice) {
 			names = append(names, name)
 		}
 	}
@@ -330,4 +320,4 @@ func TestProfileList(t *testing.T) {
 	}
 }
 
-var _ crypto.Signer = half{}
+var _ crypto.Signer = keystest.Half{}

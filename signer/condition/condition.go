@@ -71,9 +71,19 @@ type Request struct {
 	TTLSeconds int64
 }
 
-// Compile reads an expression. known says why a claim can never be there, nil
-// where it can. All faults are joined, each with its place in the text.
-func Compile(text string, known func(claim string) error) (c *Condition, err error) {
+// Known says of names that an expression spells out why they can never be
+// there, nil where they can. A nil function takes every name.
+type Known struct {
+	// Claim is asked about claims.x and claims["x"].
+	Claim func(name string) error
+	// Socket is asked about texts that peer.socket is compared with: by ==, by !=,
+	// and in a list.
+	Socket func(name string) error
+}
+
+// Compile reads an expression. All faults are joined, each with its place in
+// the text.
+func Compile(text string, known Known) (c *Condition, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			c, err = nil, fmt.Errorf("the expression cannot be read: the library gave up (%v)", r)

@@ -31,7 +31,7 @@ func pairs(claims ...string) func(func(string, []byte) bool) {
 
 func mustCompile(t testing.TB, text string) *Condition {
 	t.Helper()
-	c, err := Compile(text, nil)
+	c, err := Compile(text, Known{})
 	if err != nil {
 		t.Fatalf("Compile(%s) = %v", text, err)
 	}
@@ -78,7 +78,7 @@ func TestEval(t *testing.T) {
 		"// only these\nclaims.tenant == 'acme' &&\n  peer.uid > 0": "true",
 	} {
 		t.Run(text, func(t *testing.T) {
-			c, err := Compile(text, nil)
+			c, err := Compile(text, Known{})
 			if want == "compile" {
 				if err == nil {
 					t.Error("it compiles")
@@ -203,7 +203,7 @@ func TestCompileRefuses(t *testing.T) {
 		"peer.uidd == 1 ||\n  request.subjekt == 'x'":                                             "line 2, column 10: there is no request.subjekt",
 		"claims.exists(k, claims[k] == 1) && claims.all(a, claims.all(b, claims.all(c, a != b)))": "it could cost",
 	} {
-		_, err := Compile(text, known)
+		_, err := Compile(text, Known{Claim: known})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Compile(%.100s) = %v\nwant %q", text, err, want)
 		}
@@ -212,7 +212,7 @@ func TestCompileRefuses(t *testing.T) {
 		}
 	}
 	// All faults at once.
-	_, err := Compile("peer.uidd == 1 || request.ttl == 5", nil)
+	_, err := Compile("peer.uidd == 1 || request.ttl == 5", Known{})
 	if err == nil || !strings.Contains(err.Error(), "peer.uidd") || !strings.Contains(err.Error(), "request.ttl:") {
 		t.Errorf("two faults: %v", err)
 	}

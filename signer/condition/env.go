@@ -18,6 +18,8 @@ const (
 	maxString = 2048
 )
 
+const socketName = "peer.socket"
+
 // member is a name that an expression may use, with the most that its value
 // can measure: bytes of a text, items of a list.
 type member struct {
@@ -34,7 +36,7 @@ func members() []member {
 		{"peer.uid", cel.IntType, 1},
 		{"peer.gid", cel.IntType, 1},
 		{"peer.groups", cel.ListType(cel.IntType), maxItems},
-		{"peer.socket", cel.StringType, 63},
+		{socketName, cel.StringType, 63},
 		{"request.profile", cel.StringType, 128},
 		{"request.subject", cel.StringType, 1024},
 		{"request.audience", cel.ListType(cel.StringType), 100},
@@ -91,7 +93,7 @@ func (v *variables) ResolveName(name string) (any, bool) {
 			groups[i] = types.Int(g)
 		}
 		return types.NewRefValList(types.DefaultTypeAdapter, groups), true
-	case "peer.socket":
+	case socketName:
 		return types.String(v.in.Peer.Socket), true
 	case "request.profile":
 		return types.String(v.in.Request.Profile), true

@@ -123,8 +123,8 @@ func isCall(ast *cel.Ast, id int64) bool {
 
 // houseRules refuses what CEL's types let through: a result that may be
 // anything, a pattern that a caller could choose, a number that rounds, a claim
-// that no token of the profile can have.
-func houseRules(checked *cel.Ast, text string, known func(string) error) error {
+// that no token of the profile can have, a socket that there is not.
+func houseRules(checked *cel.Ast, text string, known Known) error {
 	l := faultList{text: text}
 	if t := checked.OutputType(); !t.IsExactType(types.BoolType) {
 		hint := "compare it with something"
@@ -145,6 +145,9 @@ func houseRules(checked *cel.Ast, text string, known func(string) error) error {
 			}
 		case celast.CallKind:
 			l.call(at, e.AsCall(), known)
+			for _, text := range socketTexts(e.AsCall()) {
+				l.socket(rep.SourceInfo().GetStartLocation(text.ID()), text, known)
+			}
 		case celast.SelectKind:
 			l.claim(at, e.AsSelect().Operand(), e.AsSelect().FieldName(), known)
 		}
@@ -152,7 +155,7 @@ func houseRules(checked *cel.Ast, text string, known func(string) error) error {
 	return errors.Join(l.errs...)
 }
 
-func (l *faultList) call(at common.Location, call celast.CallExpr, known func(string) error) {
+func (l *faultList) call(at common.Location, call celast.CallExpr, known Known) {
 	args := call.Args()
 	if len(args) == 0 {
 		return
@@ -176,13 +179,55 @@ func (l *faultList) call(at common.Location, call celast.CallExpr, known func(st
 	}
 }
 
-func (l *faultList) claim(at common.Location, operand celast.Expr, name string, known func(string) error) {
-	if known == nil || operand.Kind() != celast.IdentKind || operand.AsIdent() != "claims" {
+func (l *faultList) claim(at common.Location, operand celast.Expr, name string, known Known) {
+	if known.Claim == nil || !isName(operand, "claims") {
 		return
 	}
-	if err := known(name); err != nil {
+	if err := known.Claim(name); err != nil {
 		l.add(at, "claims.%s: %v", name, err)
 	}
+}
+
+func (l *faultList) socket(at common.Location, e celast.Expr, known Known) {
+	name, ok := e.AsLiteral().(types.String)
+	if known.Socket == nil || !ok {
+		return
+	}
+	if err := known.Socket(string(name)); err != nil {
+		l.add(at, "peer.socket: %v", err)
+	}
+}
+
+// socketTexts are the literals that a call holds peer.socket against. A socket
+// of another name is no fault of types, and the condition would be false, or
+// true, for ever.
+func socketTexts(call celast.CallExpr) []celast.Expr {
+	args := call.Args()
+	if len(args) != 2 {
+		return nil
+	}
+	name, with := args[0], args[1:]
+	switch call.FunctionName() {
+	case operators.Equals, operators.NotEquals:
+		if isName(args[1], socketName) {
+			name, with = args[1], args[:1]
+		}
+	case operators.In:
+		if args[1].Kind() != celast.ListKind {
+			return nil
+		}
+		with = args[1].AsList().Elements()
+	default:
+		return nil
+	}
+	if !isName(name, socketName) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(with), func(e celast.Expr) bool { return e.Kind() != celast.LiteralKind })
+}
+
+func isName(e celast.Expr, name string) bool {
+	return e.Kind() == celast.IdentKind && e.AsIdent() == name
 }
 
 // plain says in few words why an evaluation failed, and keeps what the library

@@ -14,7 +14,7 @@ import (
 	"github.com/keyturn/keyturn/custody/vaultsession"
 	"github.com/keyturn/keyturn/keyring"
 	"github.com/keyturn/keyturn/rotator"
-	"github.com/keyturn/keyturn/signer"
+	"github.com/keyturn/keyturn/signer/keys"
 )
 
 // setupTimeout bounds what keyturn dev waits for Vault.
@@ -24,7 +24,7 @@ const setupTimeout = 20 * time.Second
 type custody struct {
 	store  rotator.Store
 	halves map[string]rotator.Halves
-	keys   signer.KeySource
+	keys   keys.Source
 	// heads is where the audit log is anchored.
 	heads headStore
 	// expiry is when the login ends, if there is one.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/internal/unixsock"
-	"github.com/keyturn/keyturn/signer"
+	"github.com/keyturn/keyturn/signer/socket"
 )
 
 // drainTime bounds the end of an HTTP listener; the sign sockets have their
@@ -55,7 +55,7 @@ func (d *daemon) listen() (fronts []part, err error) {
 		return nil, fmt.Errorf("listen.admin: %w", err)
 	}
 	ln = d.opened(limit(ln, d.conns(adminConns)))
-	fronts = append(fronts, serve("admin socket", ln, signer.NewServer(d.admin.AdminHandler(), d.log)))
+	fronts = append(fronts, serve("admin socket", ln, socket.NewServer(d.admin.AdminHandler(), d.log)))
 	if d.public != nil {
 		fronts = append(fronts, serve("public listener", d.secured(d.public), webServer(d.publisher.Handler(), d.log)))
 	}

@@ -7,38 +7,48 @@ import (
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/keyring"
 	"github.com/keyturn/keyturn/publisher"
-	"github.com/keyturn/keyturn/signer"
+	"github.com/keyturn/keyturn/signer/profile"
+	"github.com/keyturn/keyturn/signer/request"
 )
 
 // What the parts take, from what the file says. Nothing is decided here.
 
-func profiles(cfg *configs.Config) []signer.Profile {
-	var out []signer.Profile
+func profiles(cfg *configs.Config) []profile.Config {
+	var out []profile.Config
 	for _, p := range cfg.Profiles {
-		q := signer.Profile{
+		q := profile.Config{
 			Name: p.Name, Ring: p.Ring, Type: p.Typ,
-			Subject:   signer.Subject{Fixed: p.Subject.Fixed, FromPeer: p.Subject.FromPeer, Pattern: p.Subject.Pattern},
+			Subject:   profile.Subject{Fixed: p.Subject.Fixed, FromPeer: p.Subject.FromPeer, Pattern: p.Subject.Pattern},
 			Audiences: p.Audiences,
-			Claims:    signer.Claims{Allow: p.Claims.Allow, Require: p.Claims.Require},
-			TTL:       signer.TTL{Default: time.Duration(p.TTL.Default), Max: time.Duration(p.TTL.Max)},
+			Claims:    profile.Claims{Allow: p.Claims.Allow, Require: p.Claims.Require},
+			TTL:       profile.TTL{Default: time.Duration(p.TTL.Default), Max: time.Duration(p.TTL.Max)},
 			When:      p.When,
-			Rate:      signer.Rate{PerSecond: p.Rate.PerSecond, Burst: p.Rate.Burst},
+			Rate:      profile.Rate{PerSecond: p.Rate.PerSecond, Burst: p.Rate.Burst},
 		}
 		for _, a := range p.Allow {
-			q.Allow = append(q.Allow, signer.Rule{Socket: a.Socket, UID: a.UID, GID: a.GID})
+			q.Allow = append(q.Allow, profile.Rule{Socket: a.Socket, UID: a.UID, GID: a.GID})
 		}
 		for _, c := range p.Claims.Add {
-			q.Claims.Add = append(q.Claims.Add, signer.Claim{Name: c.Name, Value: json.RawMessage(c.Value)})
+			q.Claims.Add = append(q.Claims.Add, request.Claim{Name: c.Name, Value: json.RawMessage(c.Value)})
 		}
 		out = append(out, q)
 	}
 	return out
 }
 
-func rings(cfg *configs.Config) []signer.Ring {
-	var out []signer.Ring
+// known is what profiles may refer to.
+func known(cfg *configs.Config) profile.Known {
+	out := profile.Known{Rings: rings(cfg)}
+	for _, s := range cfg.Listen.Sign {
+		out.Sockets = append(out.Sockets, s.Name)
+	}
+	return out
+}
+
+func rings(cfg *configs.Config) []profile.Ring {
+	var out []profile.Ring
 	for _, r := range cfg.Rings {
-		out = append(out, signer.Ring{Name: r.Name, Issuer: r.Issuer, MaxTokenTTL: time.Duration(r.MaxTokenTTL)})
+		out = append(out, profile.Ring{Name: r.Name, Issuer: r.Issuer, MaxTokenTTL: time.Duration(r.MaxTokenTTL)})
 	}
 	return out
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/keyring"
 	"github.com/keyturn/keyturn/rotator"
-	"github.com/keyturn/keyturn/signer"
+	"github.com/keyturn/keyturn/signer/profile"
 )
 
 // resolve derives every issuer's timing and refuses what cannot keep the
@@ -63,7 +63,7 @@ func profileFaults(cfg *configs.Config) []configs.Fault {
 	}
 	var out []configs.Fault
 	for i, p := range profiles(cfg) {
-		for _, err := range signer.CheckProfile(p, rings(cfg)) {
+		for _, err := range profile.Check(p, known(cfg)) {
 			out = append(out, profileFault(cfg, i, err))
 		}
 	}
@@ -78,16 +78,16 @@ var (
 // profileFault places what the signer says of a profile: it begins with the
 // field, as the file has it.
 func profileFault(cfg *configs.Config, i int, err error) configs.Fault {
-	profile, text := fmt.Sprintf("profiles[%d]", i), err.Error()
+	place, text := fmt.Sprintf("profiles[%d]", i), err.Error()
 	if m := allowItem.FindStringSubmatch(text); m != nil {
 		if n, err := strconv.Atoi(m[1]); err == nil {
-			return cfg.Fault(fmt.Sprintf("%s.allow[%d]", profile, n-1), errors.New(text[len(m[0]):]))
+			return cfg.Fault(fmt.Sprintf("%s.allow[%d]", place, n-1), errors.New(text[len(m[0]):]))
 		}
 	}
 	if field := profileField.FindString(text); field != "" {
-		return cfg.Fault(profile+"."+strings.TrimSuffix(field, ": "), errors.New(text[len(field):]))
+		return cfg.Fault(place+"."+strings.TrimSuffix(field, ": "), errors.New(text[len(field):]))
 	}
-	return cfg.Fault(profile, err)
+	return cfg.Fault(place, err)
 }
 
 // Timeline is what the solver derived for one issuer, for people to read.

@@ -29,6 +29,7 @@ profiles:
     allow: [{uid: 0}]
     subject: {pattern: "("}
     audiences: [a]
+    when: "peer.socket == 'typo'"
 audit: {file: audit.jsonl}
 `
 
@@ -41,13 +42,14 @@ func TestFaultsOfAllParts(t *testing.T) {
 	must(t, err)
 	_, err = Check(cfg)
 	var faults configs.Faults
-	if !errors.As(err, &faults) || len(faults) != 3 {
-		t.Fatalf("Check = %v, want three faults", err)
+	if !errors.As(err, &faults) || len(faults) != 4 {
+		t.Fatalf("Check = %v, want four faults", err)
 	}
 	for i, want := range []string{
 		":6: issuers[1]: issuer \"other\": outage_budget (20s) is too short",
 		":8: rings[0].rotate: ring \"web\": schedule \"0 0 31 2 *\" never runs",
 		":18: profiles[1].subject.pattern: ",
+		":20: profiles[1].when: column 16: peer.socket: there is no sign socket \"typo\": listen.sign has \"default\"",
 	} {
 		if !strings.HasPrefix(faults[i].String(), file+want) {
 			t.Errorf("fault %d: %s\nwant it to begin with %s", i, faults[i], want)

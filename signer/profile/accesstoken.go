@@ -1,4 +1,4 @@
-package signer
+package profile
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/keyturn/keyturn/signer/request"
 )
 
 // isAccessToken reports whether a typ is that of RFC 9068, in either form
@@ -45,14 +47,14 @@ func accessClaim(name string, raw json.RawMessage) string {
 // checkAccessToken holds a profile against RFC 9068 §2.2. iss, exp, aud, sub,
 // iat and jti stand in every token that keyturn signs, aud and sub never empty;
 // client_id is the caller's or the profile's to give.
-func (p *profile) checkAccessToken() []error {
+func (p *Profile) checkAccessToken() []error {
 	var errs []error
 	for _, c := range p.claims.add {
 		if want := accessClaim(c.Name, c.Value); want != "" {
 			errs = append(errs, fmt.Errorf("claims.add: %s has to be %s (RFC 9068 §2.2)", c.Name, want))
 		}
 	}
-	added := slices.ContainsFunc(p.claims.add, func(c Claim) bool { return c.Name == clientID })
+	added := slices.ContainsFunc(p.claims.add, func(c request.Claim) bool { return c.Name == clientID })
 	if !added && !slices.Contains(p.Claims.Require, clientID) {
 		errs = append(errs, fmt.Errorf("typ: RFC 9068 §2.2 requires the claim client_id of an %s; name it in claims.require and claims.allow, or give it in claims.add", p.Type))
 	}

@@ -1,4 +1,4 @@
-package signer
+package socket
 
 import (
 	"errors"
@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/keyturn/keyturn/signer/gate"
 )
 
 // conn is a connection of a sign socket, as net/http uses it. It knows whether
@@ -24,6 +22,7 @@ import (
 // last one by more than slack, which it may be early.
 type conn struct {
 	net.Conn
+	counted     counted     // nil where nobody counts
 	idle        atomic.Bool // no request is on it
 	read, write deadline
 
@@ -32,9 +31,21 @@ type conn struct {
 	closed  bool
 }
 
+// counted is a connection that is told whether a request is on it, as
+// gate.Conn is.
+type counted interface{ Idle(bool) }
+
+func newConn(c net.Conn) *conn {
+	out := &conn{Conn: c}
+	out.counted, _ = c.(counted)
+	return out
+}
+
 const (
+	// patience is how long a read of one byte waits here.
 	patience = 20 * time.Millisecond
-	slack    = time.Second
+	// slack is how much too early a deadline may be.
+	slack = time.Second
 )
 
 // deadline is when reading, or writing, has to end: what was asked for, and
@@ -185,7 +196,7 @@ func (c *conn) CloseWrite() error {
 // note says whether a request is on the connection.
 func (c *conn) note(idle bool) {
 	c.idle.Store(idle)
-	if counted, ok := c.Conn.(*gate.Conn); ok {
-		counted.Idle(idle)
+	if c.counted != nil {
+		c.counted.Idle(idle)
 	}
 }

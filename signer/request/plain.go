@@ -1,6 +1,10 @@
-package signer
+package request
 
-import "github.com/keyturn/keyturn/api"
+import (
+	"slices"
+
+	"github.com/keyturn/keyturn/api"
+)
 
 // Most requests are of a plain form: printing ASCII without escapes, the
 // members that there are, claims that are scalars or lists of them. Reading
@@ -161,7 +165,7 @@ const (
 )
 
 // scan reads a request that is plain; false: it may be another one.
-func (a *asked) scan(s *scan) bool {
+func (r *Request) scan(s *scan) bool {
 	if !s.is('{') {
 		return false
 	}
@@ -177,17 +181,17 @@ func (a *asked) scan(s *scan) bool {
 		member := 0
 		switch name {
 		case "profile":
-			member, ok = hasProfile, s.string(&a.profile)
+			member, ok = hasProfile, s.string(&r.Profile)
 		case "subject":
-			member, ok = hasSubject, s.string(&a.subject)
+			member, ok = hasSubject, s.string(&r.Subject)
 		case "audience":
-			member, ok = hasAudience, a.scanAudience(s)
+			member, ok = hasAudience, r.scanAudience(s)
 		case "ttl_seconds":
 			member = hasTTL
-			a.ttl, ok = s.seconds()
-			a.hasTTL = ok
+			r.TTL, ok = s.seconds()
+			r.HasTTL = ok
 		case "claims":
-			member, ok = hasClaims, a.scanClaims(s)
+			member, ok = hasClaims, r.scanClaims(s)
 		}
 		if !ok || member == 0 || seen&member != 0 {
 			return false
@@ -207,13 +211,13 @@ func (s *scan) string(out *string) (ok bool) {
 	return ok
 }
 
-func (a *asked) scanAudience(s *scan) bool {
+func (r *Request) scanAudience(s *scan) bool {
 	from := len(s.texts)
 	more := s.is('[')
 	if !more { // one alone
 		one, ok := s.text()
 		s.texts = append(s.texts, one)
-		a.audience = s.texts[from:len(s.texts):len(s.texts)]
+		r.Audience = s.texts[from:len(s.texts):len(s.texts)]
 		return ok
 	}
 	for more = !s.is(']'); more; {
@@ -226,11 +230,11 @@ func (a *asked) scanAudience(s *scan) bool {
 			return false
 		}
 	}
-	a.audience = s.texts[from:len(s.texts):len(s.texts)]
+	r.Audience = s.texts[from:len(s.texts):len(s.texts)]
 	return true
 }
 
-func (a *asked) scanClaims(s *scan) bool {
+func (r *Request) scanClaims(s *scan) bool {
 	if !s.is('{') {
 		return false
 	}
@@ -249,10 +253,10 @@ func (a *asked) scanClaims(s *scan) bool {
 			return false
 		}
 	}
-	a.claims = s.claims[from:len(s.claims):len(s.claims)]
-	sortClaims(a.claims)
-	for i := 1; i < len(a.claims); i++ {
-		if a.claims[i].Name == a.claims[i-1].Name {
+	r.Claims = s.claims[from:len(s.claims):len(s.claims)]
+	slices.SortFunc(r.Claims, Claim.Compare)
+	for i := 1; i < len(r.Claims); i++ {
+		if r.Claims[i].Name == r.Claims[i-1].Name {
 			return false
 		}
 	}
@@ -260,7 +264,7 @@ func (a *asked) scanClaims(s *scan) bool {
 }
 
 // scanBatch reads the requests of a batch, if all of it is plain.
-func scanBatch(body []byte) ([]entry, bool) {
+func scanBatch(body []byte) ([]Entry, bool) {
 	if len(body) > mostPlain {
 		return nil, false
 	}
@@ -268,10 +272,10 @@ func scanBatch(body []byte) ([]entry, bool) {
 	if name, ok := s.startObject(); !ok || name != "requests" || !s.is('[') {
 		return nil, false
 	}
-	list := []entry{}
+	list := []Entry{}
 	for more := !s.is(']'); more; {
 		if len(list) == cap(list) {
-			list = append(make([]entry, 0, 2*len(list)+16), list...)
+			list = append(make([]Entry, 0, 2*len(list)+16), list...)
 		}
 		if len(list) == api.MaxBatch {
 			return nil, false

@@ -1,4 +1,4 @@
-package signer
+package request
 
 import (
 	"fmt"
@@ -111,17 +111,17 @@ func TestPlain(t *testing.T) {
 // the same out of what the former takes.
 func checkPlain(t *testing.T, body []byte) bool {
 	t.Helper()
-	var got entry
+	var got Entry
 	s := newScan(body)
 	if !got.scan(&s) || !s.end() {
 		return false
 	}
 	want := parseAny(body)
-	if want.prob != nil {
-		t.Errorf("%q is read as plain, but %v", body, want.prob)
+	if want.Problem != nil {
+		t.Errorf("%q is read as plain, but %v", body, want.Problem)
 		return true
 	}
-	if diff := cmp.Diff(want.asked, got.asked, cmp.AllowUnexported(asked{}), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want.Request, got.Request, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("%q (-general +plain):\n%s", body, diff)
 	}
 	return true
@@ -200,7 +200,7 @@ func checkPlainBatch(t *testing.T, body []byte) bool {
 		t.Errorf("%q is read as plain, but %v", body, prob)
 		return true
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(asked{}, entry{}), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("%q (-general +plain):\n%s", body, diff)
 	}
 	return true
@@ -223,7 +223,7 @@ func TestBatchRefused(t *testing.T) {
 		`{"requests":[0` + strings.Repeat(",0", api.MaxBatch) + `]}`:   api.TooLarge,
 		`{"requests":[{}` + strings.Repeat(",{}", api.MaxBatch) + `]}`: api.TooLarge,
 	} {
-		if _, prob := parseBatch([]byte(body)); prob == nil || prob.Code != want {
+		if _, prob := ParseBatch([]byte(body)); prob == nil || prob.Code != want {
 			t.Errorf("%.40q: %v, want %s", body, prob, want)
 		}
 	}

@@ -1,70 +1,45 @@
-package signer
+package keys
 
 import (
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/keyring"
+	"github.com/keyturn/keyturn/signer/keys/keystest"
 )
-
-// rotate adds a standby and, later, makes it active as the planner does.
-func (w *world) addStandby(alg keyring.Algorithm) keyring.Key {
-	k := w.newKey(string(alg), alg, time.Now())
-	k.Activated = time.Time{}
-	w.change(func(s *keyring.Snapshot) { s.Keys = append(s.Keys, k) })
-	return k
-}
-
-func (w *world) promote(kid string) {
-	w.change(func(s *keyring.Snapshot) {
-		next := s.Key(kid)
-		old := s.Active(next.Ring)
-		old.Retired, old.SignUntil = time.Now(), s.Lease
-		next.Activated = time.Now()
-	})
-}
-
-func codes(alarms []keyring.Alarm) string {
-	var out []string
-	for _, a := range alarms {
-		out = append(out, fmt.Sprintf("%s fatal=%v", a.Code, a.Fatal))
-	}
-	return strings.Join(out, ", ")
-}
 
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256).start()
 		synctest.Wait()
-		old := w.mustSign("p-ES256").Kid
-		next := w.addStandby(keyring.ES256)
+		old := w.mustPick("ES256")
+		next := w.AddStandby(keyring.ES256)
 		synctest.Wait()
-		if got := w.keys.tries(); !slices.Equal(got, []string{old, next.JWK.Kid}) {
+		if got := w.Source.Tries(); !slices.Equal(got, []string{old, next.JWK.Kid}) {
 			t.Fatalf("loaded %q, want the active key and then the standby, ahead of its turn", got)
 		}
-		if got := w.mustSign("p-ES256").Kid; got != old {
+		if got := w.mustPick("ES256"); got != old {
 			t.Fatalf("signed by %q: a standby never signs (I4)", got)
 		}
-		w.keys.set(next.JWK.Kid, keyring.ErrUnavailable) // an outage at the moment of activation costs nothing
-		w.promote(next.JWK.Kid)
-		if got := w.mustSign("p-ES256").Kid; got != next.JWK.Kid {
+		w.Source.Fail(next.JWK.Kid, keyring.ErrUnavailable) // an outage at the moment of activation costs nothing
+		w.Promote(next.JWK.Kid)
+		if got := w.mustPick("ES256"); got != next.JWK.Kid {
 			t.Errorf("signed by %q after the rotation", got)
 		}
-		if w.s.issuers["main"].loaded[old] == nil {
+		if w.h.issuers["main"].loaded[old] == nil {
 			t.Error("the retired half is gone before its sign_until")
 		}
-		w.change(func(s *keyring.Snapshot) { s.Key(old).Closed = time.Now() })
-		if w.s.issuers["main"].loaded[old] != nil {
+		w.Change(func(s *keyring.Snapshot) { s.Key(old).Closed = time.Now() })
+		if w.h.issuers["main"].loaded[old] != nil {
 			t.Error("the half of a closed key is still in memory")
 		}
-		w.mustSign("p-ES256")
+		w.mustPick("ES256")
 	})
 }
 
@@ -74,34 +49,34 @@ func TestPreviousKeySignsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256).start()
 		synctest.Wait()
-		old := w.mustSign("p-ES256").Kid
-		next := w.newKey("ES256", keyring.ES256, time.Now())
-		w.keys.set(next.JWK.Kid, fmt.Errorf("read: %w", keyring.ErrUnavailable))
-		w.change(func(s *keyring.Snapshot) {
+		old := w.mustPick("ES256")
+		next := w.NewKey("ES256", keyring.ES256, time.Now())
+		w.Source.Fail(next.JWK.Kid, fmt.Errorf("read: %w", keyring.ErrUnavailable))
+		w.Change(func(s *keyring.Snapshot) {
 			s.Keys[0].Retired, s.Keys[0].SignUntil = time.Now(), s.Lease
 			s.Keys = append(s.Keys, next)
 			s.Lease = s.Lease.Add(5 * time.Second)
 		})
 		synctest.Wait()
-		if got := w.mustSign("p-ES256").Kid; got != old {
+		if got := w.mustPick("ES256"); got != old {
 			t.Errorf("signed by %q, want the previous key", got)
 		}
-		if got := codes(w.s.Alarms(time.Now())); got != "key_unavailable fatal=false" {
+		if got := codes(w.h.Alarms(time.Now())); got != "key_unavailable fatal=false" {
 			t.Errorf("alarms %s", got)
 		}
-		if got := w.s.Ready(time.Now()); len(got) != 0 {
+		if got := w.fatal(); len(got) != 0 {
 			t.Errorf("not ready although it signs: %s", codes(got))
 		}
-		time.Sleep(time.Until(w.snap.Keys[0].SignUntil))
-		_, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`)
-		if prob == nil || prob.Code == api.InvalidRequest {
+		time.Sleep(time.Until(w.Snap.Keys[0].SignUntil))
+		_, prob := w.pick("ES256")
+		if prob == nil {
 			t.Errorf("the previous key signed past its sign_until: %v", prob)
 		}
 		synctest.Wait()
-		if w.s.issuers["main"].loaded[old] != nil {
+		if w.h.issuers["main"].loaded[old] != nil {
 			t.Error("the half of a retired key is in memory past its sign_until")
 		}
-		if got := codes(w.s.Ready(time.Now())); got != "key_not_loaded fatal=true" {
+		if got := codes(w.fatal()); got != "key_not_loaded fatal=true" {
 			t.Errorf("ready: %s", got)
 		}
 	})
@@ -124,29 +99,29 @@ func TestPreviousKeyStepsIn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, keyring.ES256)
-				next := w.newKey("ES256", keyring.ES256, time.Now())
-				w.keys.set(next.JWK.Kid, tc.err)
-				old := &w.snap.Keys[0]
+				next := w.NewKey("ES256", keyring.ES256, time.Now())
+				w.Source.Fail(next.JWK.Kid, tc.err)
+				old := &w.Snap.Keys[0]
 				old.Retired, old.SignUntil = time.Now().Add(-time.Minute), time.Now().Add(tc.left)
 				kid := old.JWK.Kid
-				w.snap.Keys = append(w.snap.Keys, next)
+				w.Snap.Keys = append(w.Snap.Keys, next)
 				w.start()
 				synctest.Wait()
-				if got := slices.Contains(w.keys.tries(), kid); got != tc.want {
+				if got := slices.Contains(w.Source.Tries(), kid); got != tc.want {
 					t.Errorf("loaded the previous key: %v", got)
 				}
 				if !tc.want {
 					return
 				}
-				if got := w.mustSign("p-ES256").Kid; got != kid {
+				if got := w.mustPick("ES256"); got != kid {
 					t.Errorf("signed by %q, want the previous key", got)
 				}
 				time.Sleep(tc.left)
-				if _, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`); prob == nil {
+				if _, prob := w.pick("ES256"); prob == nil {
 					t.Error("the previous key signed past its sign_until")
 				}
 				synctest.Wait()
-				if w.s.issuers["main"].loaded[kid] != nil {
+				if w.h.issuers["main"].loaded[kid] != nil {
 					t.Error("its half is in memory past its sign_until")
 				}
 			})
@@ -159,23 +134,23 @@ func TestRevocationStopsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256).start()
 		synctest.Wait()
-		first := w.mustSign("p-ES256").Kid
-		next := w.addStandby(keyring.ES256)
+		first := w.mustPick("ES256")
+		next := w.AddStandby(keyring.ES256)
 		synctest.Wait()
-		w.promote(next.JWK.Kid)
-		w.mustSign("p-ES256")
-		w.change(func(s *keyring.Snapshot) { s.Key(next.JWK.Kid).Revoked = time.Now() })
-		_, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`)
+		w.Promote(next.JWK.Kid)
+		w.mustPick("ES256")
+		w.Change(func(s *keyring.Snapshot) { s.Key(next.JWK.Kid).Revoked = time.Now() })
+		_, prob := w.pick("ES256")
 		w.wantCode(prob, api.NoActiveKey, "has no key yet")
-		if w.s.issuers["main"].loaded[next.JWK.Kid] != nil {
+		if w.h.issuers["main"].loaded[next.JWK.Kid] != nil {
 			t.Error("the half of a revoked key is still in memory")
 		}
 		// The planner gives the turn back to the first key.
-		w.change(func(s *keyring.Snapshot) {
+		w.Change(func(s *keyring.Snapshot) {
 			k := s.Key(first)
 			k.Retired, k.SignUntil = time.Time{}, time.Time{}
 		})
-		if got := w.mustSign("p-ES256").Kid; got != first {
+		if got := w.mustPick("ES256"); got != first {
 			t.Errorf("signed by %q", got)
 		}
 	})
@@ -196,22 +171,22 @@ func TestLoadingFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, keyring.ES256)
-				kid := w.snap.Keys[0].JWK.Kid
-				w.keys.set(kid, tc.err)
+				kid := w.Snap.Keys[0].JWK.Kid
+				w.Source.Fail(kid, tc.err)
 				began := time.Now()
 				w.start()
 				synctest.Wait()
-				if got := codes(w.s.Alarms(time.Now())); !strings.Contains(got, tc.code+" fatal=false") || !strings.Contains(got, "key_not_loaded fatal=true") {
+				if got := codes(w.h.Alarms(time.Now())); !strings.Contains(got, tc.code+" fatal=false") || !strings.Contains(got, "key_not_loaded fatal=true") {
 					t.Errorf("alarms %s", got)
 				}
-				_, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`)
+				_, prob := w.pick("ES256")
 				w.wantCode(prob, api.Unavailable, "not loaded")
 				time.Sleep(10 * tc.retry)
 				synctest.Wait()
-				if got := len(w.keys.tries()); got != 11 {
+				if got := len(w.Source.Tries()); got != 11 {
 					t.Errorf("%d tries in ten times %s", got, tc.retry)
 				}
-				for _, a := range w.s.Alarms(time.Now()) {
+				for _, a := range w.h.Alarms(time.Now()) {
 					if a.Code == tc.code && (!a.Since.Equal(began) || a.Kid != kid) {
 						t.Errorf("alarm %+v, want since %s", a, began)
 					}
@@ -219,11 +194,11 @@ func TestLoadingFails(t *testing.T) {
 				if got := strings.Count(w.log.String(), "not loaded"); got != 1 {
 					t.Errorf("%d log lines for one cause", got)
 				}
-				w.keys.set(kid, nil)
+				w.Source.Fail(kid, nil)
 				time.Sleep(tc.retry)
 				synctest.Wait()
-				w.mustSign("p-ES256")
-				if got := w.s.Alarms(time.Now()); len(got) != 0 {
+				w.mustPick("ES256")
+				if got := w.h.Alarms(time.Now()); len(got) != 0 {
 					t.Errorf("alarms %s", codes(got))
 				}
 			})
@@ -236,29 +211,29 @@ func TestLoadingFails(t *testing.T) {
 func TestOneTryPerCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256, keyring.ES384, keyring.EdDSA)
-		for _, k := range w.snap.Keys {
-			w.keys.set(k.JWK.Kid, keyring.ErrUnavailable)
+		for _, k := range w.Snap.Keys {
+			w.Source.Fail(k.JWK.Kid, keyring.ErrUnavailable)
 		}
 		w.start()
 		time.Sleep(time.Second)
-		w.s.Accept("main", w.snap) // a tick without news
+		w.h.Accept("main", w.Snap) // a tick without news
 		synctest.Wait()
-		if got := w.keys.tries(); len(got) != 1 {
+		if got := w.Source.Tries(); len(got) != 1 {
 			t.Errorf("%d tries at once of an unavailable store", len(got))
 		}
-		for _, k := range w.snap.Keys {
-			w.keys.set(k.JWK.Kid, nil)
+		for _, k := range w.Snap.Keys {
+			w.Source.Fail(k.JWK.Kid, nil)
 		}
-		w.change(func(*keyring.Snapshot) {})
+		w.Change(func(*keyring.Snapshot) {})
 		synctest.Wait()
 		// The key that failed waits for its own time, the others do not.
-		if got := w.keys.tries(); len(got) != 3 {
+		if got := w.Source.Tries(); len(got) != 3 {
 			t.Errorf("%d tries after a newer manifest", len(got))
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		for _, p := range w.cfg.Profiles {
-			w.mustSign(p.Name)
+		for _, r := range w.Snap.Config.Rings {
+			w.mustPick(r.Name)
 		}
 	})
 }
@@ -266,13 +241,13 @@ func TestOneTryPerCause(t *testing.T) {
 func TestHalfOfAnotherKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256)
-		w.keys.halfs[w.snap.Keys[0].JWK.Kid] = newHalf(t, keyring.ES256)
+		w.Source.Halfs[w.Snap.Keys[0].JWK.Kid] = keystest.NewHalf(t, keyring.ES256)
 		w.start()
 		synctest.Wait()
-		if got := codes(w.s.Alarms(time.Now())); !strings.Contains(got, "key_mismatch") {
+		if got := codes(w.h.Alarms(time.Now())); !strings.Contains(got, "key_mismatch") {
 			t.Errorf("alarms %s", got)
 		}
-		if _, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`); prob == nil {
+		if _, prob := w.pick("ES256"); prob == nil {
 			t.Error("signed with a half that does not belong to the key")
 		}
 	})
@@ -282,16 +257,16 @@ func TestAcceptDropsTheOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256).start()
 		synctest.Wait()
-		next := w.addStandby(keyring.ES256)
-		before := w.snap
+		next := w.AddStandby(keyring.ES256)
+		before := w.Snap
 		synctest.Wait()
-		w.promote(next.JWK.Kid)
-		w.s.Accept("main", before)
-		other := w.snap.Clone()
+		w.Promote(next.JWK.Kid)
+		w.h.Accept("main", before)
+		other := w.Snap.Clone()
 		other.Lineage, other.Generation = "lineage-2", other.Generation+9
 		other.Keys = before.Keys
-		w.s.Accept("main", other)
-		if got := w.mustSign("p-ES256").Kid; got != next.JWK.Kid {
+		w.h.Accept("main", other)
+		if got := w.mustPick("ES256"); got != next.JWK.Kid {
 			t.Errorf("signed by %q: an older snapshot, or a foreign one, was taken", got)
 		}
 	})
@@ -300,86 +275,38 @@ func TestAcceptDropsTheOld(t *testing.T) {
 func TestBeforeTheFirstKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, keyring.ES256, keyring.EdDSA)
-		s, err := New(w.cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.s = s
-		_, prob := w.ask(`{"profile":"p-ES256","subject":"u"}`)
+		w.h = New(w.cfg)
+		_, prob := w.pick("ES256")
 		w.wantCode(prob, api.Unavailable, "has not been read")
-		if got := codes(s.Ready(time.Now())); got != "no_manifest fatal=true" {
+		if got := codes(w.fatal()); got != "no_manifest fatal=true" {
 			t.Errorf("ready: %s", got)
 		}
-		activated := w.snap.Keys[0].Activated
-		for i := range w.snap.Keys { // the issuer is being born
-			w.snap.Keys[i].Activated, w.snap.Keys[i].Confirmed = time.Time{}, nil
+		activated := w.Snap.Keys[0].Activated
+		for i := range w.Snap.Keys { // the issuer is being born
+			w.Snap.Keys[i].Activated, w.Snap.Keys[i].Confirmed = time.Time{}, nil
 		}
 		w.start()
 		synctest.Wait()
-		_, prob = w.ask(`{"profile":"p-ES256","subject":"u"}`)
+		_, prob = w.pick("ES256")
 		w.wantCode(prob, api.NoActiveKey, `read back at "file"`)
-		if got := codes(w.s.Ready(time.Now())); got != "no_active_key fatal=true, no_active_key fatal=true" {
+		if got := codes(w.fatal()); got != "no_active_key fatal=true, no_active_key fatal=true" {
 			t.Errorf("ready: %s", got)
 		}
-		w.change(func(s *keyring.Snapshot) { s.Keys[0].Activated = activated })
+		w.Change(func(s *keyring.Snapshot) { s.Keys[0].Activated = activated })
 		synctest.Wait()
-		w.mustSign("p-ES256")
+		w.mustPick("ES256")
 		// A ring that begins is not a reason to take the others out of service.
-		if got := codes(w.s.Alarms(time.Now())); got != "no_active_key fatal=false" {
+		if got := codes(w.h.Alarms(time.Now())); got != "no_active_key fatal=false" {
 			t.Errorf("alarms: %s", got)
 		}
-		w.change(func(s *keyring.Snapshot) { s.Keys[1].Confirmed = map[string]time.Time{"file": time.Now()} })
-		_, prob = w.ask(`{"profile":"p-EdDSA","subject":"u"}`)
+		w.Change(func(s *keyring.Snapshot) { s.Keys[1].Confirmed = map[string]time.Time{"file": time.Now()} })
+		_, prob = w.pick("EdDSA")
 		w.wantCode(prob, api.NoActiveKey, "may sign from")
-		w.change(func(s *keyring.Snapshot) { s.Config.Rings = s.Config.Rings[:1] })
-		_, prob = w.ask(`{"profile":"p-EdDSA","subject":"u"}`)
+		w.Change(func(s *keyring.Snapshot) { s.Config.Rings = s.Config.Rings[:1] })
+		_, prob = w.pick("EdDSA")
 		w.wantCode(prob, api.NoActiveKey, "revision 1")
-		if got := w.s.Alarms(time.Now()); len(got) != 0 {
+		if got := w.h.Alarms(time.Now()); len(got) != 0 {
 			t.Errorf("a drained ring alarms: %s", codes(got))
 		}
 	})
-}
-
-// Whatever is accepted while tokens are signed: each is signed by a key that
-// was active when it was asked for or later, and verifies.
-func TestAcceptWhileSigning(t *testing.T) {
-	w := newWorld(t, keyring.EdDSA).start().ready()
-	kids := []string{w.snap.Keys[0].JWK.Kid}
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if _, prob := w.ask(`{"profile":"p-EdDSA","subject":"u"}`); prob != nil {
-					t.Errorf("sign: %v", prob)
-					return
-				}
-				w.s.Alarms(time.Now())
-			}
-		})
-	}
-	for range 20 {
-		next := w.addStandby(keyring.EdDSA)
-		kids = append(kids, next.JWK.Kid)
-		if err := w.s.SetProfiles(w.cfg.Profiles); err != nil {
-			t.Error(err)
-		}
-		w.eventually("loaded", func() bool { return slices.Contains(w.keys.tries(), next.JWK.Kid) })
-		w.promote(next.JWK.Kid)
-	}
-	close(stop)
-	wg.Wait()
-	for _, rec := range w.rec.all() {
-		if !slices.Contains(kids, rec.Kid) {
-			t.Fatalf("signed by %q", rec.Kid)
-		}
-	}
-	if got := w.mustSign("p-EdDSA").Kid; got != kids[len(kids)-1] {
-		t.Errorf("signed by %q, want the newest", got)
-	}
 }

@@ -1,4 +1,4 @@
-package signer
+package keys
 
 import (
 	"context"
@@ -25,14 +25,14 @@ const (
 
 // Run loads private halves as snapshots name them and drops those whose time
 // has passed, until the context ends.
-func (s *Signer) Run(ctx context.Context) error {
+func (h *Holder) Run(ctx context.Context) error {
 	for {
-		timer := time.NewTimer(time.Until(s.load(ctx)))
+		timer := time.NewTimer(time.Until(h.load(ctx)))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
-		case <-s.wake:
+		case <-h.wake:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -46,15 +46,15 @@ type job struct {
 }
 
 // load loads all that is due and says when to look again.
-func (s *Signer) load(ctx context.Context) time.Time {
+func (h *Holder) load(ctx context.Context) time.Time {
 	for ctx.Err() == nil {
-		j, next := s.due(time.Now())
+		j, next := h.due(time.Now())
 		if j == nil {
 			return next
 		}
-		key, err := s.fetch(ctx, j)
+		key, err := h.fetch(ctx, j)
 		if ctx.Err() == nil {
-			s.loaded(j, key, err, time.Now())
+			h.loaded(j, key, err, time.Now())
 		}
 	}
 	return time.Now()
@@ -62,9 +62,9 @@ func (s *Signer) load(ctx context.Context) time.Time {
 
 // due is the half to load now: active keys first, since callers wait for them.
 // Where there is none, it says when there may be one, or one to drop.
-func (s *Signer) due(now time.Time) (*job, time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (h *Holder) due(now time.Time) (*job, time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	next := now.Add(time.Hour)
 	at := func(t time.Time) {
 		if t.After(now) && t.Before(next) {
@@ -72,13 +72,13 @@ func (s *Signer) due(now time.Time) (*job, time.Time) {
 		}
 	}
 	var standby *job
-	for _, is := range s.issuers {
+	for _, is := range h.issuers {
 		if is.snap == nil {
 			continue
 		}
-		if s.expired(is, now) {
-			s.rebuild(is, now)
-			s.publish()
+		if h.expired(is, now) {
+			h.rebuild(is, now)
+			h.publish()
 		}
 		for i := range is.snap.Keys {
 			k := &is.snap.Keys[i]
@@ -89,7 +89,7 @@ func (s *Signer) due(now time.Time) (*job, time.Time) {
 				continue
 			}
 			later := is.failed[k.JWK.Kid].next
-			if pause := s.paused[k.Custody]; pause.After(later) {
+			if pause := h.paused[k.Custody]; pause.After(later) {
 				later = pause
 			}
 			switch {
@@ -107,7 +107,7 @@ func (s *Signer) due(now time.Time) (*job, time.Time) {
 }
 
 // expired reports whether a half in memory has to go. The caller holds mu.
-func (s *Signer) expired(is *issuer, now time.Time) bool {
+func (h *Holder) expired(is *issuer, now time.Time) bool {
 	for kid := range is.loaded {
 		if k := is.snap.Key(kid); k == nil || !mayHold(k, now) {
 			return true
@@ -117,10 +117,10 @@ func (s *Signer) expired(is *issuer, now time.Time) bool {
 }
 
 // fetch loads a half and checks that it belongs to the key of the manifest.
-func (s *Signer) fetch(ctx context.Context, j *job) (*token.Signer, error) {
+func (h *Holder) fetch(ctx context.Context, j *job) (*token.Signer, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	half, err := s.keys.Signer(ctx, j.issuer, j.key)
+	half, err := h.source.Signer(ctx, j.issuer, j.key)
 	if err != nil {
 		return nil, err
 	}
@@ -139,21 +139,21 @@ func (s *Signer) fetch(ctx context.Context, j *job) (*token.Signer, error) {
 }
 
 // loaded records what became of a job. The key may have been closed meanwhile.
-func (s *Signer) loaded(j *job, key *token.Signer, err error, now time.Time) {
-	if s.note(j, key, err, now) {
-		s.wakeRotator()
+func (h *Holder) loaded(j *job, key *token.Signer, err error, now time.Time) {
+	if h.note(j, key, err, now) {
+		h.wakeRotator()
 	}
 }
 
 // note reports whether the half is one more that is damaged.
-func (s *Signer) note(j *job, key *token.Signer, err error, now time.Time) (damaged bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	is, kid := s.issuers[j.issuer], j.key.JWK.Kid
+func (h *Holder) note(j *job, key *token.Signer, err error, now time.Time) (damaged bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	is, kid := h.issuers[j.issuer], j.key.JWK.Kid
 	if err == nil {
 		delete(is.failed, kid)
 		is.loaded[kid] = key
-		s.log.Info("loaded private half", "issuer", is.name, "ring", j.key.Ring, "kid", kid)
+		h.log.Info("loaded private half", "issuer", is.name, "ring", j.key.Ring, "kid", kid)
 	} else {
 		f, again := is.failed[kid]
 		if !again {
@@ -161,18 +161,18 @@ func (s *Signer) note(j *job, key *token.Signer, err error, now time.Time) (dama
 		}
 		damaged = isDamaged(err) && !isDamaged(f.err)
 		if !again || alarmCode(f.err) != alarmCode(err) {
-			s.log.Error("private half not loaded", "issuer", is.name, "ring", j.key.Ring, "kid", kid, "error", err)
+			h.log.Error("private half not loaded", "issuer", is.name, "ring", j.key.Ring, "kid", kid, "error", err)
 		}
 		f.err, f.next = err, now.Add(missingAfter)
 		if alarmCode(err) == codeUnavailable {
 			f.next = now.Add(retryAfter)
 			// One cause, one try: the other keys of this store wait as well.
-			s.paused[j.key.Custody] = f.next
+			h.paused[j.key.Custody] = f.next
 		}
 		is.failed[kid] = f
 	}
-	s.rebuild(is, now)
-	s.publish()
+	h.rebuild(is, now)
+	h.publish()
 	return damaged
 }
 
@@ -184,11 +184,11 @@ func isDamaged(err error) bool {
 
 // Damaged are the kids of an issuer whose private halves were found missing, or
 // not to match, when they were last looked for, sorted.
-func (s *Signer) Damaged(issuer string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (h *Holder) Damaged(issuer string) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var out []string
-	if is := s.issuers[issuer]; is != nil {
+	if is := h.issuers[issuer]; is != nil {
 		for kid, f := range is.failed {
 			if isDamaged(f.err) {
 				out = append(out, kid)
@@ -201,10 +201,10 @@ func (s *Signer) Damaged(issuer string) []string {
 
 // Retry tries at once what could not be loaded because the store was away: it
 // may be back.
-func (s *Signer) Retry() {
-	s.mu.Lock()
-	clear(s.paused)
-	for _, is := range s.issuers {
+func (h *Holder) Retry() {
+	h.mu.Lock()
+	clear(h.paused)
+	for _, is := range h.issuers {
 		for kid, f := range is.failed {
 			if !isDamaged(f.err) {
 				f.next = time.Time{}
@@ -212,8 +212,8 @@ func (s *Signer) Retry() {
 			}
 		}
 	}
-	s.mu.Unlock()
-	s.tellRun()
+	h.mu.Unlock()
+	h.tellRun()
 }
 
 // alarmCode names why a half could not be loaded.

@@ -1,4 +1,4 @@
-package signer
+package socket
 
 import (
 	"bufio"
@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -226,4 +227,62 @@ func newRequest(t *testing.T, body string) *http.Request {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// What net/http asks for while an earlier deadline is on its way to the kernel
+// is what holds in the end: the earlier one must not arrive after it.
+func TestDeadlineAskedForMeanwhile(t *testing.T) {
+	far, passed := time.Now().Add(time.Hour), time.Unix(1, 0)
+	t.Run("while the kernel is told", func(t *testing.T) {
+		var d deadline
+		var kernel atomic.Pointer[time.Time]
+		telling, goOn := make(chan struct{}), make(chan struct{})
+		d.ask(far)
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() {
+			first <- d.tell(func(at time.Time) error {
+				close(telling)
+				<-goOn
+				kernel.Store(&at)
+				return nil
+			})
+		}()
+		<-telling
+		d.ask(passed)
+		go func() {
+			second <- d.tell(func(at time.Time) error { kernel.Store(&at); return nil })
+		}()
+		select {
+		case err := <-second:
+			t.Errorf("it was told beside another: %v", err)
+			second <- err
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(goOn)
+		soon(t, "tell", func() {
+			if err := errors.Join(<-first, <-second); err != nil {
+				t.Error(err)
+			}
+		})
+		if got := *kernel.Load(); !got.Equal(passed) {
+			t.Errorf("the kernel was left with %s, want %s", got, passed)
+		}
+	})
+	t.Run("before the look", func(t *testing.T) {
+		var d deadline
+		d.ask(far)
+		d.mu.Lock() // as if another were telling
+		told := make(chan time.Time, 1)
+		go func() {
+			_ = d.tell(func(at time.Time) error { told <- at; return nil })
+		}()
+		time.Sleep(50 * time.Millisecond) // it waits by now
+		d.ask(passed)
+		d.mu.Unlock()
+		soon(t, "tell", func() {
+			if got := <-told; !got.Equal(passed) {
+				t.Errorf("the kernel was told %s, want what was asked for last: %s", got, passed)
+			}
+		})
+	})
 }

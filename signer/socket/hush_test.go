@@ -1,4 +1,4 @@
-package signer
+package socket
 
 import (
 	"context"
@@ -27,7 +27,7 @@ func pair(t *testing.T) (server, client net.Conn, ln *net.UnixListener) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close(); client.Close(); server.Close() })
-	return &conn{Conn: server}, client, l.(*net.UnixListener)
+	return newConn(server), client, l.(*net.UnixListener)
 }
 
 // What was sent before is read, and who writes afterwards is told.
