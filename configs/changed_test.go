@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyturn/keyturn/configs/strictyaml"
 )
 
 // What differs is told by the names that stand in the file.
@@ -38,7 +40,7 @@ func TestChanged(t *testing.T) {
 	}
 	// A secret is compared and not shown.
 	a, b := &Config{}, &Config{}
-	a.Vault.Auth.Token, b.Vault.Auth.Token = NewSecret("one"), NewSecret("two")
+	a.Vault.Auth.Token, b.Vault.Auth.Token = strictyaml.NewSecret("one"), strictyaml.NewSecret("two")
 	if got := strings.Join(a.Changed(b), " "); got != "vault.auth.token" {
 		t.Errorf("changed: %s", got)
 	}

@@ -8,6 +8,9 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+
+	"github.com/keyturn/keyturn/configs/internal/syntax"
+	"github.com/keyturn/keyturn/configs/strictyaml"
 )
 
 // Stores of manifests and private halves.
@@ -50,7 +53,7 @@ type Config struct {
 	Roles []Role `yaml:"roles,flow"`
 	// SyncInterval is how often a replica reads the manifest. It counts in the
 	// timing of every issuer, so replicas must agree on it. [10s]
-	SyncInterval Duration `yaml:"sync_interval"`
+	SyncInterval strictyaml.Duration `yaml:"sync_interval"`
 	// Watch applies the file when it changes, as SIGHUP does. [true]
 	Watch  bool   `yaml:"watch"`
 	Log    Log    `yaml:"log,flow"`
@@ -96,8 +99,8 @@ type Vault struct {
 	// Mount is a KV v2 mount with cas_required. [keyturn]
 	Mount string `yaml:"mount"`
 	// Timeout of one request. [5s]
-	Timeout Duration `yaml:"timeout"`
-	Auth    Auth     `yaml:"auth"`
+	Timeout strictyaml.Duration `yaml:"timeout"`
+	Auth    Auth                `yaml:"auth"`
 }
 
 // Methods of logging in to Vault.
@@ -120,7 +123,7 @@ type Auth struct {
 	// TokenFile belongs to token_file. Required there.
 	TokenFile string `yaml:"token_file,omitempty"`
 	// Token is VAULT_TOKEN, for method token. It never stands in the file.
-	Token Secret `yaml:"token,omitempty"`
+	Token strictyaml.Secret `yaml:"token,omitempty"`
 }
 
 // Local is the embedded custody. Used with store local.
@@ -158,7 +161,7 @@ type SignSocket struct {
 }
 
 // FileMode is the mode as a number.
-func (s SignSocket) FileMode() fs.FileMode { return fileMode(s.Mode) }
+func (s SignSocket) FileMode() fs.FileMode { return syntax.FileMode(s.Mode) }
 
 // GID is the group's number; -1 leaves the group as it is.
 func (s SignSocket) GID() (int, error) { return lookupGroup(s.Group) }
@@ -176,7 +179,7 @@ type AdminSocket struct {
 }
 
 // FileMode is the mode as a number.
-func (s AdminSocket) FileMode() fs.FileMode { return fileMode(s.Mode) }
+func (s AdminSocket) FileMode() fs.FileMode { return syntax.FileMode(s.Mode) }
 
 // GID is the group's number; -1 leaves the group as it is.
 func (s AdminSocket) GID() (int, error) { return lookupGroup(s.Group) }
@@ -222,7 +225,7 @@ type Audit struct {
 	Required bool `yaml:"required"`
 	// AnchorInterval is how often the newest record's place in the chain is kept
 	// beside the manifest, at least a second. [1m]
-	AnchorInterval Duration `yaml:"anchor_interval"`
+	AnchorInterval strictyaml.Duration `yaml:"anchor_interval"`
 }
 
 // Has reports whether this daemon has a role.
@@ -258,14 +261,6 @@ func byName[T any](list []T, name string, nameOf func(T) string) (T, bool) {
 	}
 	var none T
 	return none, false
-}
-
-func fileMode(mode string) fs.FileMode {
-	n, err := strconv.ParseUint(mode, 8, 32)
-	if err != nil {
-		return 0o600 // Validate lets no other mode through
-	}
-	return fs.FileMode(n)
 }
 
 func lookupGroup(group string) (int, error) {

@@ -36,17 +36,6 @@ func TestSlogLevel(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
-	for name, ok := range map[string]bool{
-		"a": true, "web-1": true, "0": true, strings.Repeat("a", 63): true, strings.Repeat("a", 64): false,
-		"-a": false, "a-": false, "A": false, "a_b": false, "a/b": false, "a.b": false, "..": false, "é": false, "a b": false, "a\n": false,
-	} {
-		if got := nameSyntax.MatchString(name); got != ok {
-			t.Errorf("name %q: %v, want %v", name, got, ok)
-		}
-	}
-}
-
 // What is not used where it stands, and what protects nothing, is talked about.
 func TestWarnings(t *testing.T) {
 	vaultBlock := "vault:\n  address: https://vault.example:8200\n  auth: {method: token}\n"

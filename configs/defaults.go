@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/configs/internal/syntax"
+	"github.com/keyturn/keyturn/configs/strictyaml"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -32,10 +34,10 @@ func (v *validator) defaults() {
 	if !v.src.given("roles") {
 		c.Roles = Roles()
 	}
-	if host, err := os.Hostname(); err == nil && replicaSyntax.MatchString(host) {
+	if host, err := os.Hostname(); err == nil && syntax.Replica(host) == nil {
 		fill(&c.Replica, host)
 	}
-	fill(&c.SyncInterval, Duration(10*time.Second))
+	fill(&c.SyncInterval, strictyaml.Duration(10*time.Second))
 	if !v.src.given("watch") {
 		c.Watch = true
 	}
@@ -44,7 +46,7 @@ func (v *validator) defaults() {
 	switch c.Store {
 	case StoreVault:
 		fill(&c.Vault.Mount, "keyturn")
-		fill(&c.Vault.Timeout, Duration(5*time.Second))
+		fill(&c.Vault.Timeout, strictyaml.Duration(5*time.Second))
 		if c.Vault.Auth.Method == AuthAppRole {
 			fill(&c.Vault.Auth.Mount, "approle")
 		}
@@ -59,7 +61,7 @@ func (v *validator) defaults() {
 	if !v.src.given("audit.required") {
 		c.Audit.Required = true
 	}
-	fill(&c.Audit.AnchorInterval, Duration(time.Minute))
+	fill(&c.Audit.AnchorInterval, strictyaml.Duration(time.Minute))
 	for i := range c.Issuers {
 		v.defaultIssuer(&c.Issuers[i], at("issuers", i))
 	}
@@ -87,10 +89,10 @@ func (v *validator) defaultSockets() {
 }
 
 func (v *validator) defaultIssuer(i *Issuer, path string) {
-	fill(&i.ConsumerCache, Duration(15*time.Minute))
-	fill(&i.JWKSMaxAge, Duration(5*time.Minute))
-	fill(&i.Leeway, Duration(time.Minute))
-	fill(&i.ClockSkew, Duration(10*time.Second))
+	fill(&i.ConsumerCache, strictyaml.Duration(15*time.Minute))
+	fill(&i.JWKSMaxAge, strictyaml.Duration(5*time.Minute))
+	fill(&i.Leeway, strictyaml.Duration(time.Minute))
+	fill(&i.ClockSkew, strictyaml.Duration(10*time.Second))
 	if !v.src.given(path + ".max_keys") {
 		i.MaxKeys = keyring.DefaultMaxKeys
 	}
@@ -114,14 +116,14 @@ func (v *validator) defaultRing(r *Ring, path string) {
 	if r.Algorithm.IsRSA() && !v.src.given(path+".rsa_bits") {
 		r.RSABits = 3072
 	}
-	fill(&r.MaxTokenTTL, Duration(time.Hour))
+	fill(&r.MaxTokenTTL, strictyaml.Duration(time.Hour))
 }
 
 func (v *validator) defaultProfile(p *Profile, path string) {
 	for i := range p.Claims.Add {
 		// yaml hands no null to an unmarshaller
 		if claim := &p.Claims.Add[i]; claim.Value == nil && v.src.given(at(path+".claims.add", i)+".value") {
-			claim.Value = RawJSON("null")
+			claim.Value = strictyaml.JSON("null")
 		}
 	}
 	fill(&p.Typ, "JWT")
@@ -132,7 +134,7 @@ func (v *validator) defaultProfile(p *Profile, path string) {
 		fill(&p.TTL.Max, ring.MaxTokenTTL)
 	}
 	if p.TTL.Max > 0 {
-		fill(&p.TTL.Default, min(p.TTL.Max, Duration(5*time.Minute)))
+		fill(&p.TTL.Default, min(p.TTL.Max, strictyaml.Duration(5*time.Minute)))
 	}
 }
 
@@ -161,6 +163,8 @@ func (v *validator) paths() {
 	for path, file := range secrets {
 		name, isCredential := strings.CutPrefix(*file, credentialPrefix)
 		switch dir := v.over.env["CREDENTIALS_DIRECTORY"]; {
+		case syntax.IsContent(*file):
+			v.fault(path, "looks like what should be in the file: %swrite it to one that the daemon alone can read, and name that", secretInline)
 		case !isCredential:
 			files[path] = file
 		case dir == "":

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/keyturn/keyturn/configs/internal/syntax"
 )
 
 //go:embed dev.yaml
@@ -51,7 +53,7 @@ func Dev(o DevOptions) (*Config, []Warning, error) {
 	}
 	followAddr(cfg)
 	// A try-out in another folder has another log, which is anchored elsewhere.
-	if name := filepath.Base(dir); replicaSyntax.MatchString(name) {
+	if name := filepath.Base(dir); syntax.Replica(name) == nil {
 		cfg.Replica = name
 	}
 	for i := range cfg.Profiles {
@@ -69,7 +71,7 @@ func followAddr(cfg *Config) {
 	if err != nil || port == "0" {
 		return
 	}
-	if !loopback(host) {
+	if !syntax.Loopback(host) {
 		host = "127.0.0.1"
 	}
 	for i := range cfg.Issuers {

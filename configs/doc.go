@@ -5,11 +5,10 @@
 // key, turns uid 4294967296 into 0 and `max_token_ttl: 3600` into 3.6
 // microseconds, merges `Audit:` into `audit:`, and reports none of it; in a
 // file that says who may sign what, each of these is a hole. So the bytes go
-// through go.yaml.in/yaml/v3 with KnownFields, behind a walk over the nodes
-// that refuses what slips through even there (010 as 8, 3072.9 as 3072, yes as
-// true, anchors, tags), and every fault is told with its line. viper does what
-// it is good at: it decides which of a flag, KEYTURN_* and VAULT_* counts, for
-// the file's place and for a fixed list of scalars.
+// through strictyaml, which refuses what yaml would bend until it fits, and every
+// fault is told with its line. viper does what it is good at: it decides which of
+// a flag, KEYTURN_* and VAULT_* counts, for the file's place and for a fixed list
+// of scalars.
 //
 //	flag ─► KEYTURN_* ─► VAULT_* ─► file ─► default      the first that is set counts
 //
@@ -46,6 +45,13 @@
 // A path that is relative starts at the folder of the file; one from a flag or
 // the environment at the working directory. A file of secrets may be named
 // `credential:NAME`: what systemd hands over with LoadCredential=NAME.
+//
+// Three packages read a file. strictyaml turns bytes into values and knows nothing
+// of keyturn; internal/syntax judges a single text, a name or a URL; this one has
+// the settings, their defaults, and what they say about each other:
+//
+//	bytes ─► strictyaml ─► overlay ─► paths, defaults ─► validate ─► Judge
+//	            └─ faults, lines of the fields ─┴─ faults ─┴─ all of them at once
 //
 // The package imports keyring, whose configuration it fills, and judges what
 // one file can tell about itself. Timing, schedules and profile rules are

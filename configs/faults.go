@@ -81,12 +81,16 @@ func (s *source) fault(path, format string, args ...any) Fault {
 		return f
 	}
 	for p := path; p != ""; p = parent(p) {
-		if f.line = s.lines[p]; f.line > 0 {
-			f.Where = fmt.Sprintf("%s:%d", s.file, f.line)
-			break
+		if line := s.lines[p]; line > 0 {
+			return s.at(line, path, f.Message)
 		}
 	}
 	return f
+}
+
+// at places a message at a line of the file.
+func (s *source) at(line int, path, message string) Fault {
+	return Fault{Where: fmt.Sprintf("%s:%d", s.file, line), Path: path, Message: message, line: line}
 }
 
 // parent is the path without its last field or index.

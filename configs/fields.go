@@ -1,10 +1,6 @@
 package configs
 
-import (
-	"reflect"
-	"slices"
-	"strings"
-)
+import "maps"
 
 // notBuilt names the fields of the design whose part this build does not have,
 // by path. To accept one and ignore it would be a security hole: its author
@@ -48,94 +44,11 @@ var notBuiltValues = map[string]map[string]string{
 	},
 }
 
-// fieldsOf lists the YAML fields of a struct type.
-func fieldsOf(t reflect.Type) map[string]reflect.Type {
-	fields := map[string]reflect.Type{}
-	for i := range t.NumField() {
-		f := t.Field(i)
-		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "-" && name != "" {
-			fields[name] = f.Type
-		}
+// refusals says of fields that Config does not have why that is so, by path.
+func refusals() map[string]string {
+	why := maps.Clone(refused)
+	for path, part := range notBuilt {
+		why[path] = "not built yet: " + part + "; take it out"
 	}
-	return fields
-}
-
-// hint says what an unknown field may have been meant to be: another spelling,
-// or a field that belongs elsewhere.
-func hint(name string, fields map[string]reflect.Type, path string) string {
-	var names []string
-	for known := range fields {
-		names = append(names, known)
-	}
-	slices.Sort(names)
-	if near := nearest(name, names); near != "" {
-		return ": is it " + near + "?"
-	}
-	if homes := homesOf(name, reflect.TypeFor[Config](), ""); len(homes) > 0 {
-		return ": it belongs " + strings.Join(homes, " or ")
-	}
-	if path == "" {
-		return ": the fields here are " + strings.Join(names, ", ")
-	}
-	return ": the fields of " + path + " are " + strings.Join(names, ", ")
-}
-
-// homesOf lists the places that have a field of that name.
-func homesOf(name string, t reflect.Type, path string) []string {
-	switch t.Kind() {
-	case reflect.Pointer:
-		return homesOf(name, t.Elem(), path)
-	case reflect.Slice:
-		return homesOf(name, t.Elem(), path+"[]")
-	case reflect.Struct:
-	default:
-		return nil
-	}
-	var homes []string
-	for i := range t.NumField() {
-		known, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		if known == name && path == "" {
-			homes = append(homes, "at the top of the file")
-		} else if known == name {
-			homes = append(homes, "under "+path)
-		}
-		homes = append(homes, homesOf(name, t.Field(i).Type, strings.TrimPrefix(path+"."+known, "."))...)
-	}
-	return homes
-}
-
-// nearest is the candidate within two edits of a name, or of its lower case;
-// "" where none is that close.
-func nearest(name string, candidates []string) string {
-	best, least := "", 3
-	for _, c := range candidates {
-		if d := edits(strings.ToLower(name), c); d < least && d < len(c) {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
-// edits is the Levenshtein distance, given up at three for names of very
-// different length.
-func edits(a, b string) int {
-	if len(a)-len(b) > 2 || len(b)-len(a) > 2 {
-		return 3
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
+	return why
 }

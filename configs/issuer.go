@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/configs/strictyaml"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -20,17 +21,17 @@ type Issuer struct {
 	URL string `yaml:"url"`
 	// ConsumerCache (C) is the oldest copy of the set that a consumer may still
 	// use, counted from leaving keyturn, every cache between included. [15m]
-	ConsumerCache Duration `yaml:"consumer_cache"`
+	ConsumerCache strictyaml.Duration `yaml:"consumer_cache"`
 	// JWKSMaxAge is sent as Cache-Control: max-age. [5m]
-	JWKSMaxAge Duration `yaml:"jwks_max_age"`
+	JWKSMaxAge strictyaml.Duration `yaml:"jwks_max_age"`
 	// Leeway is what consumers grant on `exp`; at least 1s. [60s]
-	Leeway Duration `yaml:"leeway"`
+	Leeway strictyaml.Duration `yaml:"leeway"`
 	// OutageBudget (B) is how long keyturn signs on without its store; at most
 	// 24h. [a third of the shortest gap between two rotations]
-	OutageBudget Duration `yaml:"outage_budget,omitempty"`
+	OutageBudget strictyaml.Duration `yaml:"outage_budget,omitempty"`
 	// ClockSkew (E) is the largest difference between any two clocks, those of
 	// the consumers included. [10s]
-	ClockSkew Duration `yaml:"clock_skew"`
+	ClockSkew strictyaml.Duration `yaml:"clock_skew"`
 	// MaxKeys is the most keys that the set may hold. [100]
 	MaxKeys int `yaml:"max_keys"`
 	// Publish lists where the set goes.
@@ -57,7 +58,7 @@ type Target struct {
 	View keyring.View `yaml:"view,omitempty"`
 	// AdoptUntil lets keyturn take over a set in File that it did not write: the
 	// keys found there stay in the set until this date. [such a file is refused]
-	AdoptUntil Date `yaml:"adopt_until,omitempty"`
+	AdoptUntil strictyaml.Date `yaml:"adopt_until,omitempty"`
 }
 
 // Kind is file or http.
@@ -84,7 +85,7 @@ type Ring struct {
 	// CRON_TZ=. Required.
 	Rotate string `yaml:"rotate"`
 	// MaxTokenTTL (T) is the longest life of a token. [1h]
-	MaxTokenTTL Duration `yaml:"max_token_ttl"`
+	MaxTokenTTL strictyaml.Duration `yaml:"max_token_ttl"`
 }
 
 // Custodies of private halves.

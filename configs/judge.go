@@ -17,7 +17,7 @@ func (v *validator) notEchoes(found []Fault, told Faults) []Fault {
 func (v *validator) mayFollow(f, t Fault) bool {
 	item, field := split(f.Path)
 	other, otherField := split(t.Path)
-	kind := index.ReplaceAllString(item, "")
+	kind, _, _ := strings.Cut(item, "[")
 	switch {
 	case item != other && kind == "profiles":
 		return other == "" || !strings.HasPrefix(other, "profiles[") && (field == "" || field == "ring" || strings.HasPrefix(field, "ttl"))

@@ -1,7 +1,6 @@
 package configs
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -9,12 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
-	"strings"
 
 	"github.com/spf13/pflag"
-	"go.yaml.in/yaml/v3"
 
+	"github.com/keyturn/keyturn/configs/strictyaml"
 	"github.com/keyturn/keyturn/internal/atomicfile"
 )
 
@@ -67,11 +64,8 @@ func Sum(file string) ([sha256.Size]byte, error) {
 // readFile reads a configuration, unless somebody else could have written it.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no configuration at %s: name one with --config FILE or KEYTURN_CONFIG", path)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, notOpened(path, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -92,15 +86,26 @@ func readFile(path string) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read configuration: %w", err)
 	case len(doc) > maxFile:
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+		return nil, fmt.Errorf("%s is larger than %d bytes, as no configuration is: name another file", path, maxFile)
 	}
 	return doc, nil
 }
 
+// notOpened says why a file cannot be read, and what to do about it.
+func notOpened(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("no configuration at %s: name one with --config FILE or KEYTURN_CONFIG", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("read configuration: %w: uid %d has to be allowed to read it (chgrp and chmod g+r, say) and to enter the folders above it", err, os.Geteuid())
+	}
+	return fmt.Errorf("read configuration: %w", err)
+}
+
 // parse turns a file's bytes and the overlay into a configuration.
 func parse(doc []byte, file string, over *overlay, o Options) (*Config, []Warning, error) {
-	src := &source{file: file, lines: map[string]int{}, overlaid: map[string]string{}}
-	cfg, faults, err := decode(doc, src)
+	cfg, src := new(Config), &source{file: file, overlaid: map[string]string{}}
+	faults, err := decode(doc, cfg, src)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -134,31 +139,23 @@ func parse(doc []byte, file string, over *overlay, o Options) (*Config, []Warnin
 	return cfg, append(over.warnings(), v.warnings...), nil
 }
 
-// decode reads the bytes strictly. Faults go with what could be read all the
-// same, so that a caller can look for more.
-func decode(doc []byte, src *source) (*Config, Faults, error) {
-	cfg := new(Config)
-	var root yaml.Node
-	dec := yaml.NewDecoder(bytes.NewReader(doc))
-	switch err := dec.Decode(&root); {
-	case errors.Is(err, io.EOF):
-		return nil, nil, fmt.Errorf("%s is empty", src.file)
-	case err != nil:
-		return nil, nil, fmt.Errorf("%s is not YAML: %s", src.file, strings.TrimPrefix(err.Error(), "yaml: "))
+// decode fills a configuration from the bytes and a source with its lines. Faults
+// go with what could be read all the same, so that a caller can look for more.
+func decode(doc []byte, cfg *Config, src *source) (Faults, error) {
+	lines, found, err := strictyaml.Decode(doc, cfg, refusals())
+	var broken *strictyaml.SyntaxError
+	switch {
+	case errors.Is(err, strictyaml.ErrEmpty):
+		return nil, fmt.Errorf("%s %w: configs/keyturn.yaml is a whole one to start from", src.file, err)
+	case errors.As(err, &broken):
+		return nil, Faults{src.at(broken.Line, "", broken.Message)}
 	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, nil, fmt.Errorf("%s has more than one YAML document: keep one, without --- between", src.file)
+	src.lines = lines
+	var faults Faults
+	for _, f := range found {
+		faults = append(faults, src.at(f.Line, f.Path, f.Message))
 	}
-	c := &checker{src: src}
-	c.node(root.Content[0], reflect.TypeFor[Config](), "")
-
-	strict := yaml.NewDecoder(bytes.NewReader(doc))
-	strict.KnownFields(true)
-	if err := strict.Decode(cfg); err != nil && len(c.faults) == 0 {
-		// the walk found nothing and yaml did: tell it in yaml's words
-		c.faults = append(c.faults, src.fault("", "%s", strings.TrimPrefix(err.Error(), "yaml: ")))
-	}
-	return cfg, c.faults, nil
+	return faults, err
 }
 
 // absolute starts a relative path at a folder.

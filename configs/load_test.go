@@ -3,13 +3,16 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/keyturn/keyturn/configs/strictyaml"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -79,7 +82,7 @@ func TestDefaults(t *testing.T) {
 	var root uint32
 	want := &Config{
 		File: cfg.File, Sum: cfg.Sum, Store: "local", StateDir: "/var/lib/keyturn", Replica: hostname(t), Roles: Roles(),
-		SyncInterval: Duration(10 * time.Second), Watch: true, Log: Log{Level: "info", Format: "json"},
+		SyncInterval: strictyaml.Duration(10 * time.Second), Watch: true, Log: Log{Level: "info", Format: "json"},
 		Local: Local{Dir: "/var/lib/keyturn/custody", KeyFile: "/etc/keyturn/seal.key"},
 		Listen: Listen{
 			Sign:   []SignSocket{{Name: "default", Path: "/run/keyturn/sign.sock", Mode: "0660", ConnectionsPerUser: 64}},
@@ -88,16 +91,16 @@ func TestDefaults(t *testing.T) {
 		},
 		Issuers: []Issuer{{
 			Name: "main", Revision: 1, URL: "https://tokens.example.com",
-			ConsumerCache: Duration(15 * time.Minute), JWKSMaxAge: Duration(5 * time.Minute), Leeway: Duration(time.Minute),
-			ClockSkew: Duration(10 * time.Second), MaxKeys: 100,
+			ConsumerCache: strictyaml.Duration(15 * time.Minute), JWKSMaxAge: strictyaml.Duration(5 * time.Minute), Leeway: strictyaml.Duration(time.Minute),
+			ClockSkew: strictyaml.Duration(10 * time.Second), MaxKeys: 100,
 			Publish: []Target{{Name: "file", File: "/srv/jwks.json", Required: true}},
 		}},
-		Rings: []Ring{{Name: "web", Issuer: "main", Custody: "local", Algorithm: "ES256", Rotate: "0 3 * * 0", MaxTokenTTL: Duration(time.Hour)}},
+		Rings: []Ring{{Name: "web", Issuer: "main", Custody: "local", Algorithm: "ES256", Rotate: "0 3 * * 0", MaxTokenTTL: strictyaml.Duration(time.Hour)}},
 		Profiles: []Profile{{
 			Name: "orders", Ring: "web", Allow: []Allow{{UID: &root}}, Subject: Subject{Fixed: "me"}, Audiences: []string{"a"},
-			TTL: TTL{Default: Duration(5 * time.Minute), Max: Duration(time.Hour)}, Typ: "JWT",
+			TTL: TTL{Default: strictyaml.Duration(5 * time.Minute), Max: strictyaml.Duration(time.Hour)}, Typ: "JWT",
 		}},
-		Audit:     Audit{File: "/var/log/audit.jsonl", Required: true, AnchorInterval: Duration(time.Minute)},
+		Audit:     Audit{File: "/var/log/audit.jsonl", Required: true, AnchorInterval: strictyaml.Duration(time.Minute)},
 		Hardening: Hardening{Landlock: "auto"},
 	}
 	if cfg.Lines["rings[0].rotate"] != 10 {
@@ -115,7 +118,7 @@ func TestVaultDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Vault{
-		Address: "https://vault.example:8200", Mount: "keyturn", Timeout: Duration(5 * time.Second),
+		Address: "https://vault.example:8200", Mount: "keyturn", Timeout: strictyaml.Duration(5 * time.Second),
 		Auth: Auth{Method: "approle", Mount: "approle", RoleIDFile: "/etc/role", SecretIDFile: "/etc/secret"},
 	}
 	if diff := cmp.Diff(want, cfg.Vault); diff != "" {
@@ -165,11 +168,11 @@ func TestFileItself(t *testing.T) {
 	for name, tc := range map[string]struct{ file, want string }{
 		"missing":  {filepath.Join(dir, "none.yaml"), "name one with --config FILE or KEYTURN_CONFIG"},
 		"folder":   {dir, "is a folder"},
-		"empty":    {write("empty", "", 0o600), "is empty"},
+		"empty":    {write("empty", "", 0o600), "is empty: configs/keyturn.yaml is a whole one to start from"},
 		"comments": {write("comments", "# nothing\n", 0o600), "is empty"},
 		"writable": {write("writable", minimal, 0o666), "chmod o-w"},
 		"group":    {given(t, write("group", minimal, 0o660), -1, 1234), "chmod g-w"},
-		"large":    {write("large", "#"+strings.Repeat("x", maxFile), 0o600), "is larger than"},
+		"large":    {write("large", "#"+strings.Repeat("x", maxFile), 0o600), "is larger than 1048576 bytes, as no configuration is: name another file"},
 		"list":     {write("list", "- a\n", 0o600), "is a list"},
 		"null":     {write("null", "null\n", 0o600), "is empty"},
 	} {
@@ -179,6 +182,15 @@ func TestFileItself(t *testing.T) {
 				t.Errorf("Load = %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// Root may read everything, so that a file that cannot be read is made up.
+func TestNotOpened(t *testing.T) {
+	err := notOpened("/etc/keyturn.yaml", &fs.PathError{Op: "open", Path: "/etc/keyturn.yaml", Err: syscall.EACCES})
+	want := fmt.Sprintf("read configuration: open /etc/keyturn.yaml: permission denied: uid %d has to be allowed to read it", os.Geteuid())
+	if !errors.Is(err, fs.ErrPermission) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v\nwant %s", err, want)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"github.com/keyturn/keyturn/configs/strictyaml"
 )
 
 // scalar is one setting that flags and the environment may overlay.
@@ -147,7 +149,7 @@ func (ov *overlay) apply(cfg *Config, src *source) {
 		src.overlaid[s.path] = origin
 	}
 	if cfg.Vault.Auth.Method == AuthToken {
-		cfg.Vault.Auth.Token = NewSecret(ov.env["VAULT_TOKEN"])
+		cfg.Vault.Auth.Token = strictyaml.NewSecret(ov.env["VAULT_TOKEN"])
 	}
 }
 
@@ -192,5 +194,8 @@ func nearestEnv(name string, known []string) string {
 	for i, k := range known {
 		lower[i] = strings.ToLower(k)
 	}
-	return strings.ToUpper(nearest(name, lower))
+	return strings.ToUpper(strictyaml.Nearest(name, lower))
 }
+
+// ParseDuration reads the duration of a flag as the file writes it: 90d, 1h30m.
+func ParseDuration(s string) (strictyaml.Duration, error) { return strictyaml.ParseDuration(s) }

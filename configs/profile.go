@@ -1,5 +1,7 @@
 package configs
 
+import "github.com/keyturn/keyturn/configs/strictyaml"
+
 // Profile says who may sign what. The signer judges its rules; this package
 // what it refers to.
 type Profile struct {
@@ -66,13 +68,13 @@ type Claims struct {
 type Claim struct {
 	Name string `yaml:"name"`
 	// Value is any JSON value.
-	Value RawJSON `yaml:"value"`
+	Value strictyaml.JSON `yaml:"value"`
 }
 
 // TTL bounds the life of a profile's tokens, in whole seconds.
 type TTL struct {
 	// Default is the life of a token whose request names none. [5m, or max]
-	Default Duration `yaml:"default"`
+	Default strictyaml.Duration `yaml:"default"`
 	// Max is the longest that a request may name. [the ring's max_token_ttl]
-	Max Duration `yaml:"max"`
+	Max strictyaml.Duration `yaml:"max"`
 }

@@ -23,7 +23,7 @@ func TestRefuses(t *testing.T) {
 		"empty allow item":       {"{uid: 0}", "{}", ":14: profiles[0].allow[0]: is empty and would match everybody"},
 		"duration without unit":  {"revision: 1", "revision: 1\n    leeway: 60", ":7: issuers[0].leeway: 60 has no unit: write 60s"},
 		"duration zero":          {"revision: 1", "revision: 1\n    leeway: 0s", "no time at all"},
-		"negative duration":      {"revision: 1", "revision: 1\n    leeway: -5s", "is not a duration"},
+		"negative duration":      {"revision: 1", "revision: 1\n    leeway: -5s", `issuers[0].leeway: "-5s" is negative: write a number with a unit`},
 		"duplicate field":        {"    revision: 1", "    revision: 1\n    revision: 2", ":7: issuers[0].revision: appears twice, first in line 6"},
 		"capital field":          {"audit:", "Audit:", "Audit: unknown field: is it audit?"},
 		"misspelled field":       {"state_dir:", "statedir:", "statedir: unknown field: is it state_dir?"},
@@ -79,6 +79,10 @@ func TestRefuses(t *testing.T) {
 		"ttl above ring":         {"audiences: [a]", "audiences: [a]\n    ttl: {max: 2h}", ":17: profiles[0].ttl.max: is 2h, longer than max_token_ttl of ring web (1h)"},
 		"ttl default above max":  {"audiences: [a]", "audiences: [a]\n    ttl: {default: 10m, max: 5m}", "is 10m, longer than max (5m)"},
 		"ttl in milliseconds":    {"audiences: [a]", "audiences: [a]\n    ttl: {default: 1500ms}", "is 1.5s: whole seconds"},
+		"max in milliseconds":    {"audiences: [a]", "audiences: [a]\n    ttl: {max: 1500ms}", "ttl.max: is 1.5s: whole seconds"},
+		"group of a socket":      {"store: local", "store: local\nlisten: {admin: {group: a b}}", `:2: listen.admin.group: "a b" is no name of a group`},
+		"public address":         {"store: local", "store: local\nlisten: {public: {addr: localhost, insecure: true}}", `:2: listen.public.addr: "localhost": write host:port`},
+		"path with an escape":    {"file: /srv/jwks.json", "http: true, path: /%61", `publish[0].path: "/%61": write a plain path`},
 		"no revision":            {"    revision: 1\n", "", ":5: issuers[0].revision: is 0: begin with 1"},
 		"no state_dir":           {"state_dir: /var/lib/keyturn\n", "", "state_dir: is missing"},
 		"replica is a path":      {"store: local", "store: local\nreplica: a/b", `:2: replica: "a/b": write 1 to 64 letters`},
@@ -117,11 +121,14 @@ func TestRefuses(t *testing.T) {
 		"claim value no JSON":    {"audiences: [a]", "audiences: [a]\n    claims: {add: [{name: x, value: .inf}]}", "is no JSON value"},
 		"claim value octal":      {"audiences: [a]", "audiences: [a]\n    claims: {add: [{name: x, value: 010}]}", "is no JSON value"},
 		"credential elsewhere":   {"/etc/keyturn/seal.key", "credential:seal", "start it from a unit with LoadCredential=seal"},
-		"not yaml":               {"store: local", "store: [", "is not YAML: line"},
+		"not yaml":               {"store: local", "store: [", ":2: is not YAML: did not find expected ',' or ']': a list that begins with [, here or above"},
+		"tab":                    {"    revision: 1", "\trevision: 1", ":6: is not YAML: found a tab character that violates indentation: indent with spaces"},
+		"indentation":            {"    revision: 1", "   revision: 1", ":6: is not YAML: did not find expected '-' indicator: the line begins in a column"},
+		"no space":               {"store: local", "store:local", ":1: is not YAML: could not find expected ':': write a colon and a plain space"},
 		"landlock loud":          {"store: local", "store: local\nhardening: {landlock: \"on\"}", `hardening.landlock: "on" is unknown: use auto, required, off`},
 		"port zero":              {"store: local", "store: local\nhardening: {connect_ports: [0]}", "hardening.connect_ports[0]: 0 is no port"},
 		"port above 16 bits":     {"store: local", "store: local\nhardening: {connect_ports: [65536]}", "65536 is out of range"},
-		"two documents":          {"store: local", "store: local\n---\nstore: vault", "more than one YAML document"},
+		"two documents":          {"store: local", "store: local\n---\nstore: vault", ":2: has more than one YAML document"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := loadText(t, edit(t, minimal, tc.old, tc.with), Options{})
@@ -140,6 +147,7 @@ func TestRefusesVault(t *testing.T) {
 		"address with path": {"vault.example:8200", "vault.example:8200/v1", "scheme, host and port only"},
 		"socket":            {"https://vault.example:8200", "unix:///run/agent.sock", "must begin with https://"},
 		"mount":             {"vault:\n", "vault:\n  mount: /keyturn/\n", "is no mount path"},
+		"mount of approle":  {auth, "{method: approle, mount: /approle, role_id_file: /r, secret_id_file: /s}", `vault.auth.mount: "/approle" is no mount path`},
 		"mount upwards":     {"vault:\n", "vault:\n  mount: a/../b\n", "is no mount path"},
 		"no method":         {auth, "{}", "vault.auth.method: is missing"},
 		"kubernetes":        {auth, "{method: kubernetes}", `"kubernetes" is not built yet`},
@@ -173,42 +181,37 @@ func TestRefusesVault(t *testing.T) {
 	}
 }
 
-func TestIssuerURL(t *testing.T) {
-	for url, want := range map[string]string{
-		"https://tokens.example.com":            "",
-		"https://tokens.example.com:8443/a/b":   "",
-		"http://localhost:8080":                 "",
-		"http://127.0.0.1:8080/x":               "",
-		"http://[::1]:8080":                     "",
-		"http://tokens.example.com":             "plain http is for localhost only",
-		"tokens.example.com":                    "must begin with https://",
-		"ftp://tokens.example.com":              "must begin with https://",
-		"https://":                              "names no host",
-		"https://tokens.example.com/":           "take the slash at its end away: https://tokens.example.com",
-		"https://tokens.example.com/a/":         "take the slash",
-		"https://tokens.example.com?x=1":        "take the query",
-		"https://tokens.example.com/?":          "take the query",
-		"https://tokens.example.com#f":          "take the fragment",
-		"https://u:p@tokens.example.com":        "take the user and password out",
-		"https://Tokens.example.com":            "lower case",
-		"HTTPS://tokens.example.com":            "lower case",
-		"https://tokens.example.com/a/../b":     "must be plain",
-		"https://tokens.example.com//a":         "must be plain",
-		"https://tokens.example.com/%61":        "must be plain",
-		"https://tokens.example.com:443":        "take the port :443 away",
-		"https://tokens.example.com:99999":      "is no port",
-		"https://tokens.example.com:":           "is no port",
-		"https://tokens example.com":            "no URL",
-		"http://localhost.evil.example":         "plain http is for localhost only",
-		"http://127.0.0.1.evil.example/a":       "plain http is for localhost only",
-		"https://tokens.example.com/\u202eabc":  "must be plain",
-		"https://tokens.example.com/a b":        "must be plain",
-		"https://tokens.example.com/a\\b":       "must be plain",
-		"https://tokens.example.com/%2e%2e/abc": "must be plain",
+// Who writes a secret where a file or a URL belongs is not helped by having it in
+// a terminal and a log as well.
+func TestSecretsAreNotRepeated(t *testing.T) {
+	const (
+		token = "hvs.CANARYCANARYCANARYCANARY"
+		uuid  = "CA11A2E5-0000-4000-8000-0123456789ab"
+		auth  = "auth: {method: approle, role_id_file: /etc/role, secret_id_file: /etc/secret}"
+		file  = "looks like what should be in the file: a secret never stands in this file: write it to one"
+	)
+	for name, tc := range map[string]struct{ text, old, with, want, secret string }{
+		"token":             {minimalVault, auth, "auth: {method: token_file, token_file: " + token + "}", ":4: vault.auth.token_file: " + file, "CANARY"},
+		"secret id":         {minimalVault, "/etc/secret", uuid, ":4: vault.auth.secret_id_file: " + file, "CA11A2E5"},
+		"role id":           {minimalVault, "/etc/role", uuid, ":4: vault.auth.role_id_file: " + file, "CA11A2E5"},
+		"base64":            {minimal, "/etc/keyturn/seal.key", "CANARYCANARYCANARYCANARYCANARYCANARYCANARYC=", ":3: local.key_file: " + file, "CANARY"},
+		"hexadecimal":       {minimal, "/etc/keyturn/seal.key", strings.Repeat("cafe", 16), ":3: local.key_file: " + file, "cafecafe"},
+		"key of TLS":        {minimal, "store: local", "store: local\nlisten:\n  public:\n    addr: \":1\"\n    tls:\n      cert_file: /c\n      key_file: |\n        -----BEGIN PRIVATE KEY-----\n        CANARY\n", ":7: listen.public.tls.key_file: " + file, "CANARY"},
+		"password of URL":   {minimal, "https://tokens", "https://me:CANARY@tokens", `:7: issuers[0].url: "…@tokens.example.com": take the user and password`, "CANARY"},
+		"query of URL":      {minimal, "tokens.example.com", "tokens.example.com?key=CANARY", `:7: issuers[0].url: "https://tokens.example.com?…": take the query`, "CANARY"},
+		"password of Vault": {minimalVault, "https://vault", "https://me:CANARY@vault", `:3: vault.address: "…@vault.example:8200": take the user and password`, "CANARY"},
+		"query of Vault":    {minimalVault, "vault.example:8200", "vault.example:8200?token=CANARY", `:3: vault.address: "https://vault.example:8200?…": give scheme, host and port only`, "CANARY"},
 	} {
-		err := issuerURL(url)
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("issuerURL(%q) = %v, want %q", url, err, want)
+		_, _, err := loadText(t, edit(t, tc.text, tc.old, tc.with), Options{})
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: Load = %v\nwant an error with %q", name, err, tc.want)
 		}
+		if err != nil && strings.Contains(err.Error(), tc.secret) {
+			t.Errorf("%s: the error shows the secret: %v", name, err)
+		}
+	}
+	_, _, err := loadText(t, minimalVault, Options{Environ: []string{"VAULT_ADDR=https://me:CANARY@vault.example:8200"}})
+	if err == nil || !strings.HasPrefix(err.Error(), `VAULT_ADDR: vault.address: "…@vault.example:8200"`) {
+		t.Errorf("VAULT_ADDR with a password: %v", err)
 	}
 }

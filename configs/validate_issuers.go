@@ -1,11 +1,12 @@
 package configs
 
 import (
-	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/configs/internal/syntax"
+	"github.com/keyturn/keyturn/configs/strictyaml"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -22,8 +23,8 @@ func (v *validator) issuers() {
 			v.follows(where+".revision", "is %d: begin with 1 and raise it with every change of this issuer, its rings or its targets", is.Revision)
 		}
 		if v.need(where+".url", is.URL, "it becomes iss in every token, such as https://tokens.example.com") {
-			if err := issuerURL(is.URL); err != nil {
-				v.fault(where+".url", "%q: %v", is.URL, err)
+			if err := syntax.IssuerURL(is.URL); err != nil {
+				v.fault(where+".url", "%q: %v", syntax.ShownURL(is.URL), err)
 			}
 			if other := urls[is.URL]; other != "" {
 				v.fault(where+".url", "%s is the URL of %s as well: an issuer has one key set", is.URL, other)
@@ -56,11 +57,9 @@ func (v *validator) publish(is *Issuer, where string) {
 			v.fault(p+".path", "belongs to http: true; a file is named by file")
 		}
 		if t.HTTP && t.Path != "" {
-			v.httpPath(p+".path", t.Path)
+			v.check(p+".path", syntax.HTTPPath(t.Path))
 		}
-		if err := t.View.Check(); err != nil {
-			v.fault(p+".view", "%v", err)
-		}
+		v.check(p+".view", t.View.Check())
 		v.adoptUntil(t, p+".adopt_until")
 	}
 }
@@ -75,22 +74,15 @@ func (v *validator) adoptUntil(t Target, where string) {
 	}
 }
 
-func (v *validator) httpPath(where, p string) {
-	u, err := webURL("https://host" + p)
-	if err != nil || !strings.HasPrefix(p, "/") || path.Clean(p) != p || u.EscapedPath() != p || u.RawQuery != "" || p == "/" {
-		v.fault(where, "%q: write a plain path that begins with /, such as /.well-known/jwks.json", p)
-	}
-}
-
 func (v *validator) confirm(is *Issuer, where string) {
 	for j, raw := range is.Confirm {
 		p := at(where+".confirm", j)
 		// The URL is the target's name, a metric's label and a line of the log.
-		switch u, err := webURL(raw); {
+		switch u, err := syntax.WebURL(raw); {
 		case err != nil:
-			v.fault(p, "%q: %v", shownURL(raw), err)
+			v.fault(p, "%q: %v", syntax.ShownURL(raw), err)
 		case u.RawQuery != "" || u.ForceQuery:
-			v.fault(p, "%q: take the query (?…) out of it: metrics and logs show the URL", shownURL(raw))
+			v.fault(p, "%q: take the query (?…) out of it: metrics and logs show the URL", syntax.ShownURL(raw))
 		}
 		if slices.Index(is.Confirm, raw) < j {
 			v.fault(p, "%q appears twice", raw)
@@ -156,9 +148,7 @@ func (v *validator) rings() {
 			v.fault(where+".custody", "is %s, and store %s keeps private halves as %s: take custody out, or change the store", r.Custody, c.Store, custody)
 		}
 		if v.need(where+".algorithm", string(r.Algorithm), "such as ES256, EdDSA or RS256") {
-			if err := r.Algorithm.Check(r.RSABits); err != nil {
-				v.fault(where+".algorithm", "%v", err)
-			}
+			v.check(where+".algorithm", r.Algorithm.Check(r.RSABits))
 		}
 		v.need(where+".rotate", r.Rotate, `a cron schedule, such as "0 3 * * 0" for Sundays at three (UTC)`)
 		v.wholeSeconds(where+".max_token_ttl", r.MaxTokenTTL)
@@ -166,8 +156,8 @@ func (v *validator) rings() {
 }
 
 // wholeSeconds checks a duration that ends up in a token or a header.
-func (v *validator) wholeSeconds(where string, d Duration) {
-	if d < Duration(time.Second) || !d.wholeSeconds() {
+func (v *validator) wholeSeconds(where string, d strictyaml.Duration) {
+	if d < strictyaml.Duration(time.Second) || time.Duration(d)%time.Second != 0 {
 		v.fault(where, "is %s: whole seconds, at least 1s", d)
 	}
 }

@@ -1,12 +1,10 @@
 package configs
 
 import (
-	"regexp"
 	"strings"
-)
 
-// maxSocketPath is what sun_path holds on Linux, without its NUL.
-const maxSocketPath = 107
+	"github.com/keyturn/keyturn/configs/internal/syntax"
+)
 
 // listen checks sockets and addresses, and that no two are the same.
 func (v *validator) listen() {
@@ -31,40 +29,24 @@ func (v *validator) listen() {
 	}
 	v.public()
 	if l.Status.Addr != StatusOff {
-		if err := listenAddr(l.Status.Addr); err != nil {
-			v.fault("listen.status.addr", "%v", err)
-		}
+		v.check("listen.status.addr", syntax.ListenAddr(l.Status.Addr))
 	}
 	if l.Public.Addr != "" && l.Public.Addr == l.Status.Addr && !strings.HasSuffix(l.Public.Addr, ":0") {
 		v.fault("listen.status.addr", "%s is the address of listen.public as well: choose another port", l.Status.Addr)
 	}
 }
 
-var (
-	modeSyntax  = regexp.MustCompile(`^0?[0-7]{3}$`)
-	groupSyntax = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$`)
-)
-
 func (v *validator) socket(path, file, mode, group string, taken map[string]string) {
 	if v.need(path+".path", file, "where the socket is made, such as "+DefaultSignSocket) {
-		if len(file) > maxSocketPath {
-			v.fault(path+".path", "%s is %d bytes long, and a socket's path holds %d: choose a shorter one", file, len(file), maxSocketPath)
-		}
+		v.check(path+".path", syntax.SocketPath(file))
 		if other := taken[file]; other != "" {
 			v.fault(path+".path", "%s is the path of %s as well: choose another", file, other)
 		}
 		taken[file] = path
 	}
-	switch {
-	case !modeSyntax.MatchString(mode):
-		v.fault(path+".mode", `%q is no mode: write three octal digits in quotes, such as "0660"`, mode)
-	case fileMode(mode)&^0o666 != 0:
-		v.fault(path+".mode", "%q: a socket has read and write bits only; 0660 lets its group connect", mode)
-	case fileMode(mode)&0o600 != 0o600:
-		v.fault(path+".mode", `%q keeps the daemon's own user out: begin with 06`, mode)
-	}
-	if group != "" && !groupSyntax.MatchString(group) {
-		v.fault(path+".group", "%q is no name of a group", group)
+	v.check(path+".mode", syntax.SocketMode(mode))
+	if group != "" {
+		v.check(path+".group", syntax.Group(group))
 	}
 }
 
@@ -77,9 +59,7 @@ func (v *validator) public() {
 		}
 		return
 	}
-	if err := listenAddr(p.Addr); err != nil {
-		v.fault(path+".addr", "%v", err)
-	}
+	v.check(path+".addr", syntax.ListenAddr(p.Addr))
 	hasTLS := p.TLS != TLS{}
 	switch {
 	case hasTLS && p.Insecure:

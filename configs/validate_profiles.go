@@ -1,7 +1,5 @@
 package configs
 
-import "time"
-
 // profiles checks what a profile refers to. What its rules mean is judged by
 // the signer, which compiles them.
 func (v *validator) profiles() {
@@ -80,14 +78,8 @@ func (v *validator) rate(r Rate, where string) {
 }
 
 func (v *validator) ttl(t TTL, ring Ring, where string) {
-	for _, f := range []struct {
-		name  string
-		value Duration
-	}{{".default", t.Default}, {".max", t.Max}} {
-		if f.value < Duration(time.Second) || !f.value.wholeSeconds() {
-			v.fault(where+f.name, "is %s: whole seconds, at least 1s", f.value)
-		}
-	}
+	v.wholeSeconds(where+".default", t.Default)
+	v.wholeSeconds(where+".max", t.Max)
 	if t.Max > ring.MaxTokenTTL {
 		v.fault(where+".max", "is %s, longer than max_token_ttl of ring %s (%s): lower it, or raise that one together with the issuer's revision", t.Max, ring.Name, ring.MaxTokenTTL)
 	}

@@ -130,7 +130,7 @@ func TestUnreadableFiles(t *testing.T) {
 		want string
 	}{
 		{[]string{"--config", s.path("absent.yaml")}, 1, "name one with --config FILE or KEYTURN_CONFIG"},
-		{[]string{"--config", s.path("broken.yaml")}, 1, "broken.yaml is not YAML: line 1"},
+		{[]string{"--config", s.path("broken.yaml")}, 1, "broken.yaml:1: is not YAML"},
 		{[]string{"--config", s.path("empty.yaml")}, 1, "empty.yaml is empty"},
 		{[]string{"--config", s.path("two.yaml")}, 1, "more than one YAML document"},
 		{[]string{"--config", s.path("open.yaml")}, 1, "it says who may sign: chmod o-w"},

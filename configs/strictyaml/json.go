@@ -1,92 +1,32 @@
-package configs
+package strictyaml
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 
 	"go.yaml.in/yaml/v3"
 )
 
-const redacted = "[redacted]"
-
-// Secret is a value that shows itself to nobody who prints, logs or encodes
-// it. Reveal is the only way to it.
-type Secret struct {
-	// A pointer: of an unexported field that holds a Secret, fmt calls no
-	// method, and prints an address.
-	value *string
-}
-
-// NewSecret wraps a value; "" is none.
-func NewSecret(value string) Secret {
-	if value == "" {
-		return Secret{}
-	}
-	return Secret{&value}
-}
-
-// Reveal is the value.
-func (s Secret) Reveal() string {
-	if s.value == nil {
-		return ""
-	}
-	return *s.value
-}
-
-// IsZero reports that there is none.
-func (s Secret) IsZero() bool { return s.value == nil }
-
-// Equal reports whether two are the same.
-func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
-
-func (s Secret) String() string {
-	if s.IsZero() {
-		return ""
-	}
-	return redacted
-}
-
-// Format implements fmt.Formatter: no verb shows the value.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
-
-// LogValue implements slog.LogValuer.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalJSON implements json.Marshaler.
-func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
-
-// MarshalYAML implements yaml.Marshaler.
-func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
-
-// UnmarshalYAML refuses: no secret stands in a file.
-func (s *Secret) UnmarshalYAML(*yaml.Node) error {
-	return goOn(errors.New("a secret never stands in the file"))
-}
-
-// RawJSON is a JSON value that a file writes as YAML. Numbers are kept as they
+// JSON is a JSON value that a file writes as YAML. Numbers are kept as they
 // are written, members in their order.
-type RawJSON json.RawMessage
+type JSON json.RawMessage
 
 // UnmarshalYAML implements yaml.Unmarshaler.
-func (r *RawJSON) UnmarshalYAML(n *yaml.Node) error {
+func (r *JSON) UnmarshalYAML(n *yaml.Node) error { return goOn(r.fromNode(n)) }
+
+func (r *JSON) fromNode(n *yaml.Node) error {
 	var b bytes.Buffer
 	if err := writeJSON(&b, n); err != nil {
-		return goOn(err)
+		return err
 	}
 	*r = b.Bytes()
 	return nil
 }
 
-// goOn makes an error of the one type that lets yaml go on, so that what is
-// wrong behind it in the file is found as well.
-func goOn(err error) error { return &yaml.TypeError{Errors: []string{err.Error()}} }
-
 // MarshalYAML implements yaml.Marshaler. JSON as this package writes it is YAML.
-func (r RawJSON) MarshalYAML() (any, error) {
+func (r JSON) MarshalYAML() (any, error) {
 	var n yaml.Node
 	if err := yaml.Unmarshal(r, &n); err != nil {
 		return nil, fmt.Errorf("JSON value as YAML: %w", err)
@@ -98,7 +38,7 @@ func (r RawJSON) MarshalYAML() (any, error) {
 }
 
 // MarshalJSON implements json.Marshaler.
-func (r RawJSON) MarshalJSON() ([]byte, error) { return json.RawMessage(r).MarshalJSON() }
+func (r JSON) MarshalJSON() ([]byte, error) { return json.RawMessage(r).MarshalJSON() }
 
 func writeJSON(b *bytes.Buffer, n *yaml.Node) error {
 	switch n.Kind {

@@ -1,4 +1,4 @@
-package configs
+package strictyaml
 
 import (
 	"errors"
@@ -42,13 +42,11 @@ func (d Date) String() string {
 }
 
 // UnmarshalYAML implements yaml.Unmarshaler.
-func (d *Date) UnmarshalYAML(n *yaml.Node) error {
-	v, err := ParseDate(n.Value)
-	if err != nil {
-		return goOn(err)
-	}
-	*d = v
-	return nil
+func (d *Date) UnmarshalYAML(n *yaml.Node) error { return goOn(d.fromNode(n)) }
+
+func (d *Date) fromNode(n *yaml.Node) (err error) {
+	*d, err = ParseDate(n.Value)
+	return err
 }
 
 // MarshalYAML implements yaml.Marshaler.

@@ -1,4 +1,4 @@
-package configs
+package syntax
 
 import (
 	"errors"
@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// loopback reports whether a host is this machine and nobody else can be it.
-func loopback(host string) bool {
+// Loopback reports whether a host is this machine and nobody else can be it.
+func Loopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}
@@ -20,9 +20,9 @@ func loopback(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// webURL checks what all URLs have in common: absolute, https or loopback
+// WebURL checks what all URLs have in common: absolute, https or Loopback
 // http, without credentials or a fragment.
-func webURL(raw string) (*url.URL, error) {
+func WebURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
@@ -35,7 +35,7 @@ func webURL(raw string) (*url.URL, error) {
 		return nil, errors.New("take the user and password out of it")
 	case strings.Contains(raw, "#"):
 		return nil, errors.New("take the fragment (#…) out of it")
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !Loopback(u.Hostname()):
 		return nil, errors.New("plain http is for localhost only: write https://")
 	}
 	if p := u.Port(); p != "" || strings.HasSuffix(u.Host, ":") {
@@ -46,8 +46,8 @@ func webURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// shownURL leaves out of a URL what may be a secret: user and password, query.
-func shownURL(raw string) string {
+// ShownURL leaves out of a URL what may be a secret: user and password, query.
+func ShownURL(raw string) string {
 	if before, _, ok := strings.Cut(raw, "?"); ok {
 		raw = before + "?…"
 	}
@@ -57,11 +57,11 @@ func shownURL(raw string) string {
 	return raw
 }
 
-// issuerURL checks an issuer's URL. It becomes `iss` byte for byte, and
+// IssuerURL checks an issuer's URL. It becomes `iss` byte for byte, and
 // consumers compare bytes, so it has one spelling only (OIDC Discovery §3: no
 // query, no fragment).
-func issuerURL(raw string) error {
-	u, err := webURL(raw)
+func IssuerURL(raw string) error {
+	u, err := WebURL(raw)
 	switch {
 	case err != nil:
 		return err
@@ -79,25 +79,8 @@ func issuerURL(raw string) error {
 	return nil
 }
 
-// vaultAddress allows plain http on this machine only: private keys go over it.
-func (v *validator) vaultAddress(address string) {
-	u, err := url.Parse(address)
-	if err == nil && v.dev && u.Scheme == "http" && u.Hostname() != "" && !loopback(u.Hostname()) {
-		v.warn("vault.address is %s: private keys go over plain HTTP; run refuses that, dev does not", address)
-		v.cfg.Vault.Insecure = true
-		return
-	}
-	if _, err := webURL(address); err != nil {
-		v.fault("vault.address", "%q: %v", address, err)
-		return
-	}
-	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		v.fault("vault.address", "%q: give scheme, host and port only; the mount has its own setting", address)
-	}
-}
-
-// listenAddr checks host:port, with an empty host for every address.
-func listenAddr(addr string) error {
+// ListenAddr checks host:port, with an empty host for every address.
+func ListenAddr(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("%q: write host:port, or :port for every address", addr)
@@ -107,6 +90,15 @@ func listenAddr(addr string) error {
 	}
 	if strings.ContainsAny(host, "/ ") {
 		return fmt.Errorf("%q: %q is no host", addr, host)
+	}
+	return nil
+}
+
+// HTTPPath checks the path that an HTTP server serves something under.
+func HTTPPath(p string) error {
+	u, err := WebURL("https://host" + p)
+	if err != nil || !strings.HasPrefix(p, "/") || path.Clean(p) != p || u.EscapedPath() != p || u.Path != p || u.RawQuery != "" || p == "/" {
+		return fmt.Errorf("%q: write a plain path that begins with /, such as /.well-known/jwks.json", p)
 	}
 	return nil
 }
