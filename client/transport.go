@@ -16,7 +16,7 @@ var ErrPlaintext = errors.New("the token would go over plain http to another hos
 // request, as Authorization: Bearer (RFC 6750 §2.1).
 //
 // A request that brings an Authorization of its own keeps it. Where a redirect
-// leads to another host, the token does not follow. A service that answers 401
+// leads to another host, the token does not follow, and from there not back. A service that answers 401
 // is asked once more with a new token, where the old one is not young and the
 // body can be sent again (http.Request.GetBody, or none): its key may have been
 // revoked.
@@ -36,7 +36,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		base = http.DefaultTransport
 	}
 	if req.Header.Get("Authorization") != "" || elsewhere(req) {
-		return base.RoundTrip(req)
+		return send(base, req)
 	}
 	token, err := t.token(req)
 	if err != nil {
@@ -45,7 +45,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	resp, err := base.RoundTrip(with(req, token))
+	resp, err := send(base, with(req, token))
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
@@ -56,7 +56,17 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	// What is left of the first answer is read, so that its connection serves again.
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
 	_ = resp.Body.Close() // its answer is not used
-	return base.RoundTrip(again)
+	return send(base, again)
+}
+
+// send makes the answer name the request that it is to, where base left it out:
+// if it is a redirect, that is how the way is known.
+func send(base http.RoundTripper, req *http.Request) (*http.Response, error) {
+	resp, err := base.RoundTrip(req)
+	if resp != nil && resp.Request == nil {
+		resp.Request = req
+	}
+	return resp, err
 }
 
 func (t *Transport) token(req *http.Request) (string, error) {
@@ -103,15 +113,19 @@ func with(req *http.Request, token string) *http.Request {
 	return out
 }
 
-// elsewhere reports whether redirects have led the request to another host
-// than the one that the program asked.
+// elsewhere reports whether redirects have led the request away from the host
+// that the program asked, or from https, at any step: who was asked in between
+// has chosen the path. Where the way is not known, they have.
 func elsewhere(req *http.Request) bool {
-	first := req
-	for first.Response != nil && first.Response.Request != nil {
-		first = first.Response.Request
+	for req.Response != nil {
+		from := req.Response.Request
+		if from == nil || from.URL == nil || req.URL == nil ||
+			!strings.EqualFold(from.URL.Host, req.URL.Host) || from.URL.Scheme == "https" && req.URL.Scheme != "https" {
+			return true
+		}
+		req = from
 	}
-	return first != req && (first.URL == nil || req.URL == nil ||
-		!strings.EqualFold(first.URL.Host, req.URL.Host) || first.URL.Scheme == "https" && req.URL.Scheme != "https")
+	return false
 }
 
 func loopback(host string) bool {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +143,51 @@ func TestTransportKeepsTheToken(t *testing.T) {
 	tr.AllowPlaintext = true
 	if _, err := hc.Do(request(t, "http://tokens.example.com/", nil)); errors.Is(err, client.ErrPlaintext) { // it never gets one
 		t.Errorf("allowed: %v", err)
+	}
+}
+
+// forgetful is a RoundTripper whose answers do not name their requests, as its
+// contract allows.
+type forgetful struct{ http.RoundTripper }
+
+func (f forgetful) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := f.RoundTripper.RoundTrip(req)
+	if resp != nil {
+		resp.Request = nil
+	}
+	return resp, err
+}
+
+// TestTransportRedirects: where a redirect has led away, the token does not
+// follow, not to the first host again either, whatever lies below.
+func TestTransportRedirects(t *testing.T) {
+	for name, below := range map[string]func(http.RoundTripper) http.RoundTripper{
+		"net/http":  func(rt http.RoundTripper) http.RoundTripper { return rt },
+		"forgetful": func(rt http.RoundTripper) http.RoundTripper { return forgetful{rt} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			kt, s, other := clienttest.New(t, clienttest.Config{}), newService(t), newService(t)
+			hc, tr := calling(t, kt)
+			tr.Base = below(tr.Base)
+			do(t, hc, request(t, s.URL+"/?to=/a", nil))
+			if len(s.auth) != 2 || s.auth[0] == "" || s.auth[1] != s.auth[0] {
+				t.Errorf("within the host: %d calls", len(s.auth))
+			}
+			back := other.URL + "/?to=" + url.QueryEscape(s.URL+"/delete?all=1")
+			do(t, hc, request(t, s.URL+"/?to="+url.QueryEscape(back), nil))
+			if len(other.auth) != 1 || other.auth[0] != "" || len(s.auth) != 4 || s.auth[2] == "" || s.auth[3] != "" {
+				t.Errorf("there and back: %d calls at the other host, %d at the first; tokens there %t, and back %t", len(other.auth), len(s.auth), other.auth[0] != "", s.auth[3] != "")
+			}
+		})
+	}
+	// A request that comes with a redirect from nowhere gets none.
+	kt, s := clienttest.New(t, clienttest.Config{}), newService(t)
+	_, tr := calling(t, kt)
+	req := request(t, s.URL, nil)
+	req.Response = &http.Response{}
+	resp, err := tr.RoundTrip(req)
+	if err != nil || resp.Body.Close() != nil || s.auth[0] != "" {
+		t.Errorf("from nowhere: %v, a token %t", err, s.auth[0] != "")
 	}
 }
 
