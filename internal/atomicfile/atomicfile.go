@@ -119,6 +119,9 @@ func tempPrefix(name string) string { return "." + name + "." }
 func writeTemp(root *os.Root, temp string, data []byte, mode fs.FileMode) (err error) {
 	// O_EXCL: a link or a file that somebody put under this name is not opened.
 	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return fmt.Errorf("make a file in %s: %w", root.Name(), path.Err) // its own name tells nobody anything
+	}
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -243,4 +244,18 @@ func TestFullAndReadOnly(t *testing.T) {
 		}
 		wantFile(t, path, "new")
 	})
+}
+
+// TestWriteTellsTheFolder: who may not write there, or where nobody can, hears
+// which folder it is, and nothing of a temporary name.
+func TestWriteTellsTheFolder(t *testing.T) {
+	dir := t.TempDir()
+	root := open(t, dir)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	err := atomicfile.Write(root, "token", []byte("x"), 0o600)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "make a file in "+dir+": ") || strings.Contains(err.Error(), ".tmp") {
+		t.Errorf("in a folder that has gone: %v", err)
+	}
 }

@@ -47,6 +47,8 @@ programs go on reading it, and the token ends by itself.`,
 		switch {
 		case out == "":
 			return usagef("--out is missing: name the file to write the token to")
+		case out == "-":
+			return usagef("--out names a file: keyturn sign prints a token")
 		case err != nil:
 			return err
 		}
