@@ -42,7 +42,8 @@ func (s *site) sealedHalf(path string) (text []byte, key crypto.Signer) {
 // the private halves, and the key that seals them, are in their files alone.
 func TestSecretsOfLocalCustody(t *testing.T) {
 	t.Parallel()
-	s := newSite(t).edit("rings:\n", "rings:\n"+
+	// ed rotates by itself, web when it is told to: it would else do so now and then just before.
+	s := newSite(t).edit("@every 10s", "@every 1h").edit("rings:\n", "rings:\n"+
 		"  - {name: rsa, issuer: main, algorithm: RS256, rsa_bits: 2048, rotate: \"@every 1h\", max_token_ttl: 10s}\n"+
 		"  - {name: ed, issuer: main, algorithm: EdDSA, rotate: \"@every 10s\", max_token_ttl: 10s}\n").
 		edit("level: info", "level: debug")
