@@ -71,7 +71,7 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		storeErrors:  counter("keyturn_store_errors_total", "Failed operations on the store of manifests and private halves.", "op", "cause"),
 		events:       eventCounters(counter),
 		conflicts:    counter("keyturn_conflicts_total", "Writes of the manifest that another replica's came before; they were planned again.", "issuer"),
-		refusals:     counter("keyturn_connections_refused_total", "Connections to a sign socket that were refused since its caller, or all callers, held as many as may be.", "socket"),
+		refusals:     counter("keyturn_connections_refused_total", "Connections that were refused since their user or address, or all, held as many as may be.", "listener"),
 		reloads:      counter("keyturn_config_reloads_total", "Reloads of the configuration.", "result"),
 		signing: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "keyturn_sign_duration_seconds",
@@ -192,10 +192,10 @@ func (m *Metrics) StoreError(op string, err error) {
 	m.storeErrors.WithLabelValues(op, cause(err)).Inc()
 }
 
-// Refusals starts the series of a sign socket and returns what counts a
-// connection that was refused there.
-func (m *Metrics) Refusals(socket string) (count func()) {
-	return m.refusals.WithLabelValues(socket).Inc
+// Refusals starts the series of a listener and returns what counts a connection
+// that was refused there.
+func (m *Metrics) Refusals(listener string) (count func()) {
+	return m.refusals.WithLabelValues(listener).Inc
 }
 
 // Reloaded counts a reload of the configuration.

@@ -54,8 +54,8 @@ func eventful(f *fixture) {
 	m.Published("main", "slow", false)
 	m.Drifted("main", "file")
 	m.StoreError("load", fmt.Errorf("x: %w", keyring.ErrUnavailable))
-	m.Refusals("default")()
-	m.Refusals("other")
+	m.Refusals("sign/default")()
+	m.Refusals("public")
 	m.Reloaded(true)
 	m.Reloaded(false)
 }
@@ -75,8 +75,8 @@ func TestMetrics(t *testing.T) {
 			`keyturn_confirmations_voided_total{issuer="main",target="file"} 0`,
 			`keyturn_confirmations_voided_total{issuer="main",target="slow"} 1`,
 			`keyturn_conflicts_total{issuer="main"} 1`,
-			`keyturn_connections_refused_total{socket="default"} 1`,
-			`keyturn_connections_refused_total{socket="other"} 0`,
+			`keyturn_connections_refused_total{listener="public"} 0`,
+			`keyturn_connections_refused_total{listener="sign/default"} 1`,
 			`keyturn_damaged_halves{issuer="main",ring="old"} 0`,
 			`keyturn_damaged_halves{issuer="main",ring="web"} 0`,
 			`keyturn_damaged_keys_total{issuer="main",ring="web"} 1`,

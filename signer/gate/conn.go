@@ -15,7 +15,7 @@ import (
 type Conn struct {
 	net.Conn
 	conns  *Conns
-	uid    uint32
+	who    string
 	idle   atomic.Int64 // since when nothing was asked, in nanoseconds since 1970; 0 while a request is on it
 	busy   atomic.Int64 // since when, likewise; 0 while it is idle
 	ending bool         // it was told to; Conns.mu guards it

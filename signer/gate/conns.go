@@ -7,25 +7,30 @@ import (
 	"net"
 	"os"
 	"sync"
-
-	"github.com/keyturn/keyturn/internal/unixsock"
 )
 
 // ConnsConfig is what Conns are made of.
 type ConnsConfig struct {
-	// Listener is a Unix listener.
 	Listener net.Listener
+	// Who is the user whose connection it is. nil takes what the kernel says of
+	// the other end of a Unix socket, its uid in decimal; Address is for TCP.
+	Who func(net.Conn) string
 	// InAll is how many connections, and so file descriptors, there may be at
 	// once. An eighth of them, or 64, are kept for those that are being refused
 	// and those that were told to end.
 	InAll int
 	// OfOne is how many of them one user may hold; never more than half of InAll.
 	OfOne int
+	// Abrupt closes an idle connection that has to make room, instead of telling
+	// it to end: the room is there at once, and a request that was just being sent
+	// on it is lost. It is for requests that clients repeat by themselves.
+	Abrupt bool
 	// OfOneRefusal and InAllRefusal are what is written to a connection that is
-	// refused before it is closed: an HTTP response.
+	// refused before it is closed: an HTTP response; nothing where TLS would be
+	// expected.
 	OfOneRefusal, InAllRefusal []byte
 	// Refused learns whose connection is refused; nil is fine. It must not block.
-	Refused func(uid uint32)
+	Refused func(who string)
 }
 
 // Conns is a listener that bounds the connections in all and of each user.
@@ -38,7 +43,7 @@ type ConnsConfig struct {
 //     where none is idle, of the one with the oldest request of the user with the
 //     most, if he has more than the newcomer would have.
 //
-// Such a connection is told to end. A request that was sent on an idle one is
+// Such a connection is told to end, or closed (Abrupt). A request that was sent on an idle one is
 // still answered; one that is being sent, or worked on, may be broken off.
 // Whoever writes later learns that nobody reads. Where there is no such
 // connection the newcomer is refused.
@@ -46,7 +51,9 @@ type Conns struct {
 	net.Listener
 	inAll, ofOne           int
 	ofOneRefusal, inAllRef []byte
-	refused                func(uid uint32)
+	abrupt                 bool
+	who                    func(net.Conn) string
+	refused                func(who string)
 	refusals               chan struct{}   // one for each connection that is being refused with patience
 	stop                   context.Context // ends with Close
 	cancel                 context.CancelFunc
@@ -54,8 +61,8 @@ type Conns struct {
 
 	mu    sync.Mutex
 	conns map[*Conn]struct{}
-	users map[uint32]int // connections that were not told to end
-	open  map[uint32]int // all that are not closed
+	users map[string]int // connections that were not told to end
+	open  map[string]int // all that are not closed
 	held  int            // the sum of users
 }
 
@@ -63,15 +70,19 @@ type Conns struct {
 func NewConns(cfg ConnsConfig) *Conns {
 	reserve := min(32, cfg.InAll/16)
 	inAll := max(1, cfg.InAll-2*reserve)
+	if cfg.Who == nil {
+		cfg.Who = uid
+	}
 	if cfg.Refused == nil {
-		cfg.Refused = func(uint32) {}
+		cfg.Refused = func(string) {}
 	}
 	stop, cancel := context.WithCancel(context.Background())
 	return &Conns{
 		Listener: cfg.Listener, inAll: inAll, ofOne: max(1, min(cfg.OfOne, inAll/2)),
-		ofOneRefusal: cfg.OfOneRefusal, inAllRef: cfg.InAllRefusal, refused: cfg.Refused,
+		ofOneRefusal: cfg.OfOneRefusal, inAllRef: cfg.InAllRefusal,
+		abrupt: cfg.Abrupt, who: cfg.Who, refused: cfg.Refused,
 		refusals: make(chan struct{}, reserve), stop: stop, cancel: cancel,
-		conns: map[*Conn]struct{}{}, users: map[uint32]int{}, open: map[uint32]int{},
+		conns: map[*Conn]struct{}{}, users: map[string]int{}, open: map[string]int{},
 	}
 }
 
@@ -82,46 +93,46 @@ func (l *Conns) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		peer, _ := unixsock.PeerOf(raw) // all of whom the kernel does not tell are one user, unixsock.Unknown
-		if c, refusal := l.admit(raw, peer.UID); c != nil {
+		who := l.who(raw)
+		if c, refusal := l.admit(raw, who); c != nil {
 			return c, nil
 		} else {
-			l.refused(peer.UID)
+			l.refused(who)
 			l.refuse(raw, refusal)
 		}
 	}
 }
 
 // admit finds room for a connection, or says how to refuse it.
-func (l *Conns) admit(raw net.Conn, uid uint32) (*Conn, []byte) {
+func (l *Conns) admit(raw net.Conn, who string) (*Conn, []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.open[uid] >= l.ofOne+max(1, l.ofOne/2): // his own that were told to end, and have not yet
+	case l.open[who] >= l.ofOne+max(1, l.ofOne/2): // his own that were told to end, and have not yet
 		return nil, l.ofOneRefusal
 	case len(l.conns) >= l.inAll+cap(l.refusals): // too many were told to end, and have not yet
 		return nil, l.inAllRef
-	case l.users[uid] >= l.ofOne:
-		if !l.evict(uid, (*Conn).idleSince) {
+	case l.users[who] >= l.ofOne:
+		if !l.evict(who, (*Conn).idleSince) {
 			return nil, l.ofOneRefusal
 		}
 	case l.held >= l.inAll:
-		if !l.evictAny(uid) {
+		if !l.evictAny(who) {
 			return nil, l.inAllRef
 		}
 	}
-	c := &Conn{Conn: raw, conns: l, uid: uid}
+	c := &Conn{Conn: raw, conns: l, who: who}
 	c.Idle(true)
 	l.conns[c] = struct{}{}
-	l.users[uid]++
-	l.open[uid]++
+	l.users[who]++
+	l.open[who]++
 	l.held++
 	return c, nil
 }
 
 // evictAny makes room for a user at the cost of the one with the most. The
 // caller holds mu.
-func (l *Conns) evictAny(newcomer uint32) bool {
+func (l *Conns) evictAny(newcomer string) bool {
 	if whose, _ := l.most((*Conn).idleSince); l.evict(whose, (*Conn).idleSince) {
 		return true
 	}
@@ -131,10 +142,10 @@ func (l *Conns) evictAny(newcomer uint32) bool {
 
 // most is the user who holds the most connections, of those who have one in a
 // state, and how many. The caller holds mu.
-func (l *Conns) most(since func(*Conn) int64) (whose uint32, most int) {
+func (l *Conns) most(since func(*Conn) int64) (whose string, most int) {
 	for c := range l.conns {
-		if n := l.users[c.uid]; !c.ending && since(c) != 0 && (n > most || n == most && c.uid < whose) {
-			whose, most = c.uid, n
+		if n := l.users[c.who]; !c.ending && since(c) != 0 && (n > most || n == most && c.who < whose) {
+			whose, most = c.who, n
 		}
 	}
 	return whose, most
@@ -142,11 +153,11 @@ func (l *Conns) most(since func(*Conn) int64) (whose uint32, most int) {
 
 // evict tells the user's connection to end that has been in a state for
 // longest. The caller holds mu.
-func (l *Conns) evict(uid uint32, since func(*Conn) int64) bool {
+func (l *Conns) evict(who string, since func(*Conn) int64) bool {
 	var oldest *Conn
 	var from int64
 	for c := range l.conns {
-		if at := since(c); !c.ending && c.uid == uid && at != 0 && (oldest == nil || at < from) {
+		if at := since(c); !c.ending && c.who == who && at != 0 && (oldest == nil || at < from) {
 			oldest, from = c, at
 		}
 	}
@@ -154,16 +165,21 @@ func (l *Conns) evict(uid uint32, since func(*Conn) int64) bool {
 		return false
 	}
 	oldest.ending = true
-	l.forget(oldest.uid)
+	l.forget(oldest.who)
+	if l.abrupt && oldest.idleSince() != 0 {
+		_ = oldest.Conn.Close() // its server learns of it, and closes it once more
+		l.remove(oldest)
+		return true
+	}
 	oldest.closeRead()
 	return true
 }
 
 // forget takes one connection off the user's account. The caller holds mu.
-func (l *Conns) forget(uid uint32) {
+func (l *Conns) forget(who string) {
 	l.held--
-	if l.users[uid]--; l.users[uid] == 0 {
-		delete(l.users, uid)
+	if l.users[who]--; l.users[who] == 0 {
+		delete(l.users, who)
 	}
 }
 
@@ -173,12 +189,17 @@ func (l *Conns) gone(c *Conn) {
 	if _, there := l.conns[c]; !there {
 		return
 	}
-	delete(l.conns, c)
-	if l.open[c.uid]--; l.open[c.uid] == 0 {
-		delete(l.open, c.uid)
-	}
+	l.remove(c)
 	if !c.ending {
-		l.forget(c.uid)
+		l.forget(c.who)
+	}
+}
+
+// remove forgets a connection that is closed. The caller holds mu.
+func (l *Conns) remove(c *Conn) {
+	delete(l.conns, c)
+	if l.open[c.who]--; l.open[c.who] == 0 {
+		delete(l.open, c.who)
 	}
 }
 

@@ -3,6 +3,7 @@ package gate
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -201,14 +202,14 @@ func TestConnsIdleOnesGo(t *testing.T) {
 
 // as pretends that a connection is another user's: who a real one is, is for
 // the kernel, and tested where there are real users.
-func (l *Conns) as(c *Conn, uid uint32) {
+func (l *Conns) as(c *Conn, who string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.forget(c.uid)
-	l.open[c.uid]--
-	c.uid = uid
-	l.users[uid]++
-	l.open[uid]++
+	l.forget(c.who)
+	l.open[c.who]--
+	c.who = who
+	l.users[who]++
+	l.open[who]++
 	l.held++
 }
 
@@ -248,7 +249,7 @@ func TestConnsInAll(t *testing.T) {
 		dial(t, path)
 		c := take(t, accepted, 1)[0]
 		if i < 12 {
-			l.as(c, uint32(100+i/6)) // six, six, and four of the newcomer's
+			l.as(c, fmt.Sprint(100+i/6)) // six, six, and four of the newcomer's
 		}
 		held = append(held, c)
 	}
@@ -334,4 +335,70 @@ func TestConnsClose(t *testing.T) {
 		t.Errorf("the one that was let in: %v", err)
 	}
 	must(t, held[0].Close())
+}
+
+// remote is a connection whose other end has an address.
+type remote struct {
+	net.Conn
+	addr string
+}
+
+func (r remote) RemoteAddr() net.Addr { return addrText(r.addr) }
+
+type addrText string
+
+func (addrText) Network() string  { return "tcp" }
+func (a addrText) String() string { return string(a) }
+
+func TestAddress(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7:4711":                "192.0.2.7",
+		"[::ffff:192.0.2.7]:1":          "192.0.2.7",
+		"[2001:db8:1:2:3:4:5:6]:80":     "2001:db8:1:2::/64",
+		"[2001:db8:1:2:ffff::1]:9":      "2001:db8:1:2::/64",
+		"[fe80::1%eth0]:80":             "fe80::/64",
+		"@":                             "",
+		"/run/keyturn/sign.sock":        "",
+		"tokens.example.com:443":        "",
+		"[2001:db8:1:2:3:4:5:6%a]:port": "",
+	} {
+		if got := Address(remote{addr: addr}); got != want {
+			t.Errorf("%s: %q, want %q", addr, got, want)
+		}
+	}
+}
+
+// TestConnsAbrupt: an idle connection that makes room is closed there and then,
+// and its place is free before its server has noticed.
+func TestConnsAbrupt(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	cfg := config(ln, 16, 2)
+	cfg.Who, cfg.Abrupt = Address, true
+	l := NewConns(cfg)
+	defer func() { must(t, l.Close()) }()
+	var clients, held []net.Conn
+	for range 10 { // none of those that are held is closed by a server
+		c, err := net.Dial("tcp", ln.Addr().String())
+		must(t, err)
+		defer c.Close()
+		one, err := l.Accept()
+		must(t, err)
+		clients, held = append(clients, c), append(held, one)
+	}
+	for i, c := range clients[:8] {
+		must(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("connection %d is open: %v", i, err)
+		}
+	}
+	if l.held != 2 || l.open["127.0.0.1"] != 2 || len(l.conns) != 2 {
+		t.Errorf("%d held, %d open, %d known", l.held, l.open["127.0.0.1"], len(l.conns))
+	}
+	for _, c := range held {
+		_ = c.Close() // most are closed, and count no more
+	}
+	if l.held != 0 || len(l.open) != 0 || len(l.users) != 0 || len(l.conns) != 0 {
+		t.Errorf("after all have gone: %d held, %v, %v", l.held, l.open, l.users)
+	}
 }

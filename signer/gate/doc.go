@@ -1,5 +1,6 @@
 // Package gate keeps one caller of a sign socket from hurting the others. It is
-// mechanism alone: it knows users by their uid, and nothing of HTTP, profiles or keys.
+// mechanism alone: it knows users by their uid, and nothing of HTTP, profiles or
+// keys. Conns serve the daemon's other listeners too, TCP included.
 //
 //	connect ─► Conns ─► request ─► Turns.Enter ─► work ─► Turn.Leave ─► answer
 //	            │ so many of one          │ so many at once,      ▲

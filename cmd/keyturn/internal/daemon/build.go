@@ -178,7 +178,7 @@ func (d *daemon) makePublisher() (err error) {
 			return err
 		}
 		d.certificate.Store(certificate)
-		if d.public, err = d.tcp(cfg.Listen.Public.Addr, publicConns); err != nil {
+		if d.public, err = d.tcp(cfg.Listen.Public.Addr, "public", publicConns); err != nil {
 			return fmt.Errorf("listen.public: %w", err)
 		}
 		c.Self.Dial = dialSelf(d.public)

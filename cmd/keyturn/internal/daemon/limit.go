@@ -1,13 +1,12 @@
 package daemon
 
 import (
+	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -17,10 +16,10 @@ import (
 	"github.com/keyturn/keyturn/signer/gate"
 )
 
-// How many connections a listener holds at once. Whoever comes after that waits
-// in the kernel's queue, but at a sign socket, where gate.Conns makes room or
-// refuses. Strangers on one listener cannot take the file
-// descriptors of another, of Vault's connections, or of the files.
+// How many connections a listener holds at once. Whoever comes after that gets
+// the place of one that is idle, or of who has the most (gate.Conns): strangers
+// on one listener can take neither it from others, nor the file descriptors of
+// another, of Vault's connections, or of the files.
 const (
 	publicConns = 512
 	statusConns = 64
@@ -51,22 +50,56 @@ func share(want, total, have uint64) int {
 func (d *daemon) signListener(ln net.Listener, sock configs.SignSocket) net.Listener {
 	ofOne := api.NewProblem(api.RateLimited, "this user holds as many connections to this socket as one user may, with a request on each: keep fewer, send batches, or raise connections_per_user")
 	inAll := api.NewProblem(api.Unavailable, "all connections to this socket are held, with a request on each; ask again")
-	told, count := &refusals{log: d.log.With("socket", sock.Name)}, d.metrics.Refusals(sock.Name)
 	return gate.NewConns(gate.ConnsConfig{
 		Listener: ln, InAll: d.conns(signConns), OfOne: sock.ConnectionsPerUser,
 		OfOneRefusal: response(ofOne), InAllRefusal: response(inAll),
-		Refused: func(uid uint32) {
-			count()
-			told.note(uid)
-		},
+		Refused: d.refusals("sign/" + sock.Name),
 	})
+}
+
+// adminListener bounds the connections to the admin socket; one user may have half.
+func (d *daemon) adminListener(ln net.Listener) net.Listener {
+	held := response(api.NewProblem(api.Unavailable, "all connections to this socket are held, with a request on each; ask again"))
+	return gate.NewConns(gate.ConnsConfig{
+		Listener: ln, InAll: d.conns(adminConns), OfOne: adminConns, OfOneRefusal: held, InAllRefusal: held,
+		Refused: d.refusals("admin"),
+	})
+}
+
+// webListener bounds the connections to a TCP listener; one address may have
+// half. Who is refused is not told why: TLS may be what is spoken there. What is
+// asked there can be asked again.
+func (d *daemon) webListener(ln net.Listener, name string, conns uint64) net.Listener {
+	return gate.NewConns(gate.ConnsConfig{
+		Listener: ln, Who: gate.Address, Abrupt: true, InAll: d.conns(conns), OfOne: int(conns), Refused: d.refusals(name),
+	})
+}
+
+// idleness tells the listener on which of its connections nothing is asked. It
+// is the ConnState of their servers.
+func idleness(c net.Conn, state http.ConnState) {
+	if secured, ok := c.(*tls.Conn); ok {
+		c = secured.NetConn()
+	}
+	if counted, ok := c.(*gate.Conn); ok {
+		counted.Idle(state == http.StateNew || state == http.StateIdle)
+	}
 }
 
 // quietFor is how long nothing is logged of refusals after one was.
 const quietFor = 10 * time.Second
 
-// refusals logs connections that were refused: the first at once, then how many
-// there were, so that whoever connects in a loop does not fill the log.
+// refusals counts and logs connections that a listener refused: the first at
+// once, then how many there were, so that whoever connects in a loop does not
+// fill the log.
+func (d *daemon) refusals(listener string) func(who string) {
+	count, r := d.metrics.Refusals(listener), &refusals{log: d.log.With("listener", listener)}
+	return func(who string) {
+		count()
+		r.note(who)
+	}
+}
+
 type refusals struct {
 	log *slog.Logger
 
@@ -75,13 +108,14 @@ type refusals struct {
 	last  time.Time
 }
 
-func (r *refusals) note(uid uint32) {
+// note takes a uid, or an address.
+func (r *refusals) note(who string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.count++; time.Since(r.last) < quietFor {
 		return
 	}
-	r.log.Warn("connections refused", "count", r.count, "last_uid", uid)
+	r.log.Warn("connections refused", "count", r.count, "last", who)
 	r.count, r.last = 0, time.Now()
 }
 
@@ -94,76 +128,4 @@ func response(p *api.Problem) []byte {
 	}
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\nRetry-After: %d\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		p.Status, http.StatusText(p.Status), api.ProblemType, int(p.RetryAfter/time.Second), len(body), body)
-}
-
-// limited is a listener that holds so many connections at once and no more.
-type limited struct {
-	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-func limit(ln net.Listener, conns int) *limited {
-	return &limited{Listener: ln, slots: make(chan struct{}, conns), closed: make(chan struct{})}
-}
-
-// Accept waits until there is room. Closing the listener ends the wait.
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &counted{Conn: c, leave: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-// File is a second handle on the queue: with it a sign socket answers those
-// who had connected before it closed.
-func (l *limited) File() (*os.File, error) {
-	ln, ok := l.Listener.(interface{ File() (*os.File, error) })
-	if !ok {
-		return nil, fmt.Errorf("a %T has no file: %w", l.Listener, errors.ErrUnsupported)
-	}
-	return ln.File()
-}
-
-// counted is a connection that holds a slot until it is closed.
-type counted struct {
-	net.Conn
-	leave func()
-}
-
-func (c *counted) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
-}
-
-// SyscallConn is what the peer's credentials are read from.
-func (c *counted) SyscallConn() (syscall.RawConn, error) {
-	sc, ok := c.Conn.(syscall.Conn)
-	if !ok {
-		return nil, fmt.Errorf("a %T is no socket: %w", c.Conn, errors.ErrUnsupported)
-	}
-	return sc.SyscallConn()
-}
-
-// CloseWrite lets the HTTP server say its last words before it closes on a
-// client that is still sending.
-func (c *counted) CloseWrite() error {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok {
-		return fmt.Errorf("a %T has no halves: %w", c.Conn, errors.ErrUnsupported)
-	}
-	return half.CloseWrite()
 }

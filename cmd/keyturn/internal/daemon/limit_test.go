@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,17 +39,6 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// sockets opens a limited Unix listener in a new directory.
-func sockets(t *testing.T, conns int) (*limited, string) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	ln, err := unixsock.Listen(unixsock.Config{Path: path, GID: -1})
-	must(t, err)
-	l := limit(ln, conns)
-	t.Cleanup(func() { _ = l.Close() })
-	return l, path
-}
-
 func dial(t *testing.T, path string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("unix", path)
@@ -55,113 +47,111 @@ func dial(t *testing.T, path string) net.Conn {
 	return c
 }
 
-// TestLimitHolds: no more are accepted than there is room for; the next comes
-// in when one has left, and one that is closed twice leaves once.
-func TestLimitHolds(t *testing.T) {
-	l, path := sockets(t, 2)
-	accepted := make(chan net.Conn)
-	go func() {
-		defer close(accepted)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for range 5 {
-		dial(t, path)
-	}
-	first, second := <-accepted, <-accepted
-	none := func() {
-		t.Helper()
-		select {
-		case <-accepted:
-			t.Fatal("one more than there is room for")
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	none()
-	must(t, first.Close())
-	_ = first.Close() // says that it is closed
-	third := <-accepted
-	none()
-
-	must(t, l.Close()) // ends the wait for room
-	if _, open := <-accepted; open {
-		t.Error("accepted after the listener was closed")
-	}
-	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Accept = %v, want that it is closed", err)
-	}
-	must(t, errors.Join(second.Close(), third.Close()))
+// from is a client whose connections come from an address of this host.
+func from(t *testing.T, addr string, config *tls.Config) *http.Client {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}, Timeout: 20 * time.Second}
+	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: config, MaxIdleConnsPerHost: 1000}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }
 
-// TestLimitGivesTheSlotBack: an Accept that fails takes no room.
-func TestLimitGivesTheSlotBack(t *testing.T) {
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	must(t, err)
-	l := limit(ln, 4)
-	defer l.Close()
-	must(t, ln.SetDeadline(time.Now()))
-	for range 3 {
-		if _, err := l.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("Accept = %v", err)
-		}
+// counting knows how many of its connections are open, and the most that were.
+type counting struct {
+	net.Listener
+	open, peak atomic.Int64
+}
+
+func (l *counting) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
-	if len(l.slots) != 0 {
-		t.Error("a slot is lost")
+	l.peak.Store(max(l.peak.Load(), l.open.Add(1)))
+	return &countedConn{TCPConn: c.(*net.TCPConn), closed: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+}
+
+type countedConn struct {
+	*net.TCPConn
+	closed func()
+}
+
+func (c *countedConn) Close() error {
+	defer c.closed()
+	return c.TCPConn.Close()
+}
+
+// TestStrangersMakeRoom: who holds connections and asks for nothing, after an
+// answer or without one, takes them from nobody who asks, also where TLS is
+// between, and holds no more than there may be.
+func TestStrangersMakeRoom(t *testing.T) {
+	cert, key := certificateFiles(t)
+	for _, secured := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tls %t", secured), func(t *testing.T) {
+			d := &daemon{log: slog.New(slog.DiscardHandler), metrics: admin.NewMetrics(admin.MetricsConfig{}), options: Options{Config: &configs.Config{}}}
+			defer d.closeListeners()
+			const most = 48
+			raw, err := net.Listen("tcp", "127.0.0.1:0")
+			must(t, err)
+			counts := &counting{Listener: raw}
+			ln := d.opened(d.webListener(counts, "public", most))
+			url, config := "http://"+ln.Addr().String(), (*tls.Config)(nil)
+			front := ln
+			if secured {
+				certificate, err := loadCertificate(configs.TLS{CertFile: cert, KeyFile: key})
+				must(t, err)
+				d.certificate.Store(certificate)
+				front, url, config = d.secured(ln), "https://"+ln.Addr().String(), &tls.Config{InsecureSkipVerify: true}
+			}
+			srv := webServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "set") }), d.log)
+			stop, end := context.WithCancel(t.Context())
+			p := serve("public listener", front, srv)
+			served := make(chan error, 1)
+			go func() { served <- p.run(stop) }()
+
+			for _, addr := range []string{"127.0.0.2", "127.0.0.3"} {
+				for range most { // silent
+					c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}).Dial("tcp", ln.Addr().String())
+					must(t, err)
+					defer c.Close()
+				}
+				for range most { // each in a client of its own, which keeps its connection
+					get(t, from(t, addr, config), url)
+				}
+			}
+			for range 2 * most {
+				fresh := from(t, "127.0.0.4", config)
+				get(t, fresh, url)
+				fresh.CloseIdleConnections()
+			}
+			if n := counts.peak.Load(); n > most || n < most/2 {
+				t.Errorf("%d connections at once, %d may be", n, most)
+			}
+			end()
+			must(t, <-served)
+		})
 	}
 }
 
-// TestLimitKeepsTheSocket: what the sign sockets need of a listener and of a
-// connection is there: the queue, and who called.
-func TestLimitKeepsTheSocket(t *testing.T) {
-	l, path := sockets(t, 1)
-	f, err := l.File()
+func get(t *testing.T, c *http.Client, url string) {
+	t.Helper()
+	resp, err := c.Get(url)
 	must(t, err)
-	defer f.Close()
-	rest, err := net.FileListener(f)
-	must(t, err)
-	defer rest.Close()
-
-	srv := &http.Server{
-		ConnContext: unixsock.ConnContext, ReadHeaderTimeout: time.Second,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			peer, ok := unixsock.PeerFrom(r.Context())
-			if !ok || !peer.HasUID(uint32(os.Geteuid())) {
-				t.Errorf("the caller is %+v, %v", peer, ok)
-			}
-			_, _ = io.WriteString(w, "ok")
-		}),
+	body, err := io.ReadAll(resp.Body)
+	must(t, errors.Join(err, resp.Body.Close()))
+	if string(body) != "set" {
+		t.Errorf("answered %d %q", resp.StatusCode, body)
 	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}}
-	for range 3 { // one after the other through the only slot
-		resp, err := client.Get("http://daemon/")
-		must(t, err)
-		body, err := io.ReadAll(resp.Body)
-		must(t, errors.Join(err, resp.Body.Close()))
-		if string(body) != "ok" {
-			t.Errorf("answered %q", body)
-		}
-	}
-	must(t, srv.Close())
-	<-done
 }
 
 // TestLimitsAreSet: every listener that the daemon opens has one.
 func TestLimitsAreSet(t *testing.T) {
-	d := &daemon{log: slog.New(slog.DiscardHandler), options: Options{Config: &configs.Config{}}}
+	d := &daemon{log: slog.New(slog.DiscardHandler), metrics: admin.NewMetrics(admin.MetricsConfig{}), options: Options{Config: &configs.Config{}}}
 	defer d.closeListeners()
-	public, err := d.tcp("127.0.0.1:0", publicConns)
+	public, err := d.tcp("127.0.0.1:0", "public", publicConns)
 	must(t, err)
-	if l, ok := public.(*limited); !ok || cap(l.slots) != 512 {
-		t.Errorf("public is a %T with room for %d", public, cap(l.slots))
+	if _, ok := public.(*gate.Conns); !ok {
+		t.Errorf("public is a %T", public)
 	}
 	if len(d.listeners) != 1 {
 		t.Error("the daemon would not close it")
@@ -210,12 +200,12 @@ func TestSignListener(t *testing.T) {
 	if _, open := <-accepted; open {
 		t.Error("one too many was let in")
 	}
-	if got := said.String(); strings.Count(got, "connections refused") != 1 || !strings.Contains(got, fmt.Sprintf("socket=default count=1 last_uid=%d", os.Getuid())) {
+	if got := said.String(); strings.Count(got, "connections refused") != 1 || !strings.Contains(got, fmt.Sprintf("listener=sign/default count=1 last=%d", os.Getuid())) {
 		t.Errorf("the log says %q", got)
 	}
 	counted := httptest.NewRecorder()
 	d.metrics.Handler().ServeHTTP(counted, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if !strings.Contains(counted.Body.String(), `keyturn_connections_refused_total{socket="default"} 2`) {
+	if !strings.Contains(counted.Body.String(), `keyturn_connections_refused_total{listener="sign/default"} 2`) {
 		t.Error("the metrics do not count both")
 	}
 	for _, c := range held {

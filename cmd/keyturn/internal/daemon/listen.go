@@ -54,13 +54,13 @@ func (d *daemon) listen() (fronts []part, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen.admin: %w", err)
 	}
-	ln = d.opened(limit(ln, d.conns(adminConns)))
+	ln = d.opened(d.adminListener(ln))
 	fronts = append(fronts, serve("admin socket", ln, socket.NewServer(d.admin.AdminHandler(), d.log)))
 	if d.public != nil {
 		fronts = append(fronts, serve("public listener", d.secured(d.public), webServer(d.publisher.Handler(), d.log)))
 	}
 	if cfg.Listen.Status.Addr != configs.StatusOff {
-		ln, err := d.tcp(cfg.Listen.Status.Addr, statusConns)
+		ln, err := d.tcp(cfg.Listen.Status.Addr, "status", statusConns)
 		if err != nil {
 			return nil, fmt.Errorf("listen.status: %w", err)
 		}
@@ -84,12 +84,12 @@ func (d *daemon) unix(path string, cfg unixsock.Config) (net.Listener, error) {
 	return unixsock.Listen(cfg)
 }
 
-func (d *daemon) tcp(addr string, conns uint64) (net.Listener, error) {
+func (d *daemon) tcp(addr, name string, conns uint64) (net.Listener, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	return d.opened(limit(ln, d.conns(conns))), nil
+	return d.opened(d.webListener(ln, name, conns)), nil
 }
 
 // opened is a listener that closeListeners closes.
@@ -119,6 +119,7 @@ func webServer(h http.Handler, log *slog.Logger) *http.Server {
 
 // serve answers a listener until its context ends, then drains it.
 func serve(name string, ln net.Listener, srv *http.Server) part {
+	srv.ConnState = idleness
 	return part{name, func(ctx context.Context) error {
 		failed := make(chan error, 1)
 		go func() { failed <- srv.Serve(ln) }()
