@@ -3,7 +3,9 @@ package e2e
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -118,6 +120,27 @@ func claimsOf(token string) map[string]any { return segment(token, 1) }
 func kidOf(_ *testing.T, token string) string {
 	kid, _ := segment(token, 0)["kid"].(string)
 	return kid
+}
+
+// TestDevLeavesNothing: without --dir a try-out is gone with its end, though the
+// daemon has confined itself by then, and may not even list /tmp.
+func TestDevLeavesNothing(t *testing.T) {
+	t.Parallel()
+	d := start(t, daemon{}, []string{"TMPDIR=/tmp"}, "dev", "--public-addr", freeAddr(t), "--status-addr", freeAddr(t))
+	within(t, 20*time.Second, "what to try", func() error {
+		_, text, _ := strings.Cut(d.out.String(), "keyturn dev is up, its files are in ")
+		dir, _, found := strings.Cut(text, ". In another terminal:")
+		if !found {
+			return fmt.Errorf("not printed yet")
+		}
+		d.dir, d.sign = dir, filepath.Join(dir, "sign.sock")
+		return nil
+	})
+	d.mustToken("dev")
+	d.stop()
+	if left, err := os.ReadDir(d.dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left in %s: %v %v", d.dir, left, err)
+	}
 }
 
 // TestDevSurvivesKill: after kill -9 the same key signs on.

@@ -117,6 +117,7 @@ func TestVaultDevWithoutVault(t *testing.T) {
 		code int
 		want []string
 	}{
+		{"nothing", nil, 1, []string{"set VAULT_ADDR and VAULT_TOKEN"}},
 		{"no token", []string{"VAULT_ADDR=" + server.URL()}, 1, []string{"VAULT_TOKEN"}},
 		{"a token of another Vault", []string{"VAULT_ADDR=" + server.URL(), "VAULT_TOKEN=hvs.CAESnothing"}, 1, []string{"the token has ended, was revoked, or is not one of this Vault"}},
 		{"nobody there", []string{"VAULT_ADDR=http://" + freeAddr(t), "VAULT_TOKEN=x"}, 2, []string{"connection refused"}},

@@ -32,6 +32,9 @@ ring and profile are called dev; your own uid may sign any claims.`,
 	f.String("status-addr", "", "host:port of health and metrics (default "+configs.DefaultStatusAddr+")")
 	f.BoolVar(&vault, "vault", false, "keep the private halves in Vault; sets up the mount keyturn/ first")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if vault && (cfg.getenv("VAULT_ADDR") == "" || cfg.getenv("VAULT_TOKEN") == "") {
+			return errors.New("--vault: set VAULT_ADDR and VAULT_TOKEN; vault server -dev prints both")
+		}
 		ctx, stop := untilSignal(cmd.Context())
 		defer stop()
 		if dir == "" {
@@ -41,7 +44,7 @@ ring and profile are called dev; your own uid may sign any claims.`,
 			}
 			scratch = dir
 			// it holds private halves that nobody will use again
-			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+			defer func() { err = errors.Join(err, removeScratch(dir)) }()
 		}
 		loaded, warnings, err := cfg.prepareDev(cmd, dir, vault)
 		if err != nil {
@@ -60,6 +63,25 @@ ring and profile are called dev; your own uid may sign any claims.`,
 		})
 	}
 	return cmd
+}
+
+// removeScratch removes a folder with all that is in it. What is above it is
+// not opened, as os.RemoveAll would: a daemon that has run has confined itself, and
+// may do no more there than remove a folder that is empty.
+func removeScratch(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("folder of the try-out: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("folder of the try-out: %w", err)
+		}
+	}
+	if err := os.Remove(dir); err != nil {
+		return fmt.Errorf("folder of the try-out: %w", err)
+	}
+	return nil
 }
 
 // prepareDev makes the folder, a sealing key in it unless one is there, and
