@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/keyturn/keyturn/keyring"
@@ -73,13 +74,17 @@ func newMethod(a Auth) (method, error) {
 	return nil, fmt.Errorf("auth method %q is unknown; use approle, token_file or token", a.Method)
 }
 
+// readTime is how long a pipe may take to give a secret.
+const readTime = 5 * time.Second
+
 // readSecret reads one line; its error never shows what the file holds.
 func readSecret(name string) (string, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would keep it waiting for a writer
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+	_ = f.SetReadDeadline(time.Now().Add(readTime)) // files that are no pipe have none
 	doc, err := io.ReadAll(io.LimitReader(f, 64<<10))
 	if err != nil {
 		return "", err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,6 +103,27 @@ func TestTokenThatIsNone(t *testing.T) {
 	}
 	if strings.Contains(l.String(), "wrongwrong") || strings.Contains(err.Error(), "wrongwrong") {
 		t.Error("the token is shown")
+	}
+}
+
+// TestSecretInAPipe: a FIFO that nobody writes into holds up no login.
+func TestSecretInAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := readSecret(path)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("an empty pipe holds a secret")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for somebody who writes")
 	}
 }
 

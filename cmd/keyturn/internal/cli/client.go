@@ -98,6 +98,19 @@ func (c client) call(ctx context.Context, method, path string, body []byte) ([]b
 	return answer, nil
 }
 
+// isToken reports whether a text has the form of one: three parts of base64url
+// (RFC 7515 §7.1), and so nothing that a terminal would obey.
+func isToken(s string) bool {
+	odd := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
+	}
+	return strings.Count(s, ".") == 2 && !strings.ContainsFunc(s, odd)
+}
+
+func (c client) noToken() error {
+	return fmt.Errorf("the answer at %s holds no token: is it keyturn's socket?", c.path)
+}
+
 // unreached says why nobody answered, and how to mend it.
 func (c client) unreached(err error) error {
 	another := fmt.Sprintf("--%s or %s names another", c.flag, c.env)

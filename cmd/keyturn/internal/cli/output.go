@@ -63,7 +63,7 @@ func printYAML(w io.Writer, v any) error {
 		return fmt.Errorf("encode: %w", err)
 	}
 	var n yaml.Node
-	if err := yaml.Unmarshal(doc, &n); err != nil {
+	if err := yaml.Unmarshal([]byte(printing(string(doc))), &n); err != nil { // YAML takes no control characters, escaped ones it does
 		return fmt.Errorf("encode: %w", err)
 	}
 	blockStyle(&n)

@@ -16,6 +16,7 @@ import (
 	"unicode"
 
 	"github.com/keyturn/keyturn/token"
+	"go.yaml.in/yaml/v3"
 )
 
 // nasty moves the cursor, clears the screen and turns text around: C0, DEL,
@@ -52,6 +53,30 @@ func TestPrintJSON(t *testing.T) {
 	var back map[string]string
 	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["x"] != nasty+"é" || raw(out.String()) {
 		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+// What an answer holds that YAML does not take is an escape there, too.
+func TestPrintYAML(t *testing.T) {
+	var out bytes.Buffer
+	f := formatYAML
+	if err := f.print(&out, map[string]string{"x": nasty + "é"}, func(io.Writer) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var back map[string]string
+	if err := yaml.Unmarshal(out.Bytes(), &back); err != nil || back["x"] != nasty+"é" || raw(out.String()) {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+func TestIsToken(t *testing.T) {
+	for text, want := range map[string]bool{
+		"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2ln-_0": true, "a.b.": true, "..": true,
+		"": false, "a.b": false, "a.b.c.d": false, "a.b.c\n": false, "\x1b[2Ja.b.c": false, "a.b.c=": false, "a.é.c": false,
+	} {
+		if got := isToken(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
 	}
 }
 

@@ -32,6 +32,9 @@ func signCommand(cfg *Config) *cobra.Command {
 		if err := socket().post(cmd.Context(), "/v1/sign", req, &resp); err != nil {
 			return err
 		}
+		if !isToken(resp.Token) {
+			return socket().noToken()
+		}
 		_, err = fmt.Fprintln(cmd.OutOrStdout(), resp.Token)
 		return err
 	}

@@ -44,7 +44,7 @@ should be. The exit code is 2 while the daemon has no good public set.`,
 // printStatus is the table form of `keyturn status`.
 func printStatus(w io.Writer, s api.Issuers, now time.Time) error {
 	r := s.Replica
-	fmt.Fprintf(w, "keyturn %s, up %s, roles %s\n", plainText(r.Version), rough(now.Sub(r.StartedAt)), strings.Join(r.Roles, ", "))
+	fmt.Fprintf(w, "keyturn %s, up %s, roles %s\n", plainText(r.Version), rough(now.Sub(r.StartedAt)), plainText(strings.Join(r.Roles, ", ")))
 	fmt.Fprintf(w, "public set: %s", readiness(r.Ready, r.Reasons))
 	if slices.Contains(r.Roles, string(configs.Signer)) {
 		fmt.Fprintf(w, " · signer: %s", readiness(r.SignerReady, nil))

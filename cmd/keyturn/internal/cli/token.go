@@ -102,8 +102,8 @@ func (t *tokenFile) renew(ctx context.Context) (api.SignResponse, error) {
 	if err := t.client.post(ctx, "/v1/sign", t.req, &resp); err != nil {
 		return resp, err
 	}
-	if resp.Token == "" || resp.ExpiresIn < 1 {
-		return resp, fmt.Errorf("the answer at %s holds no token: is it keyturn's socket?", t.client.path)
+	if !isToken(resp.Token) || resp.ExpiresIn < 1 {
+		return resp, t.client.noToken()
 	}
 	return resp, atomicfile.WriteFile(t.path, []byte(resp.Token), t.mode)
 }

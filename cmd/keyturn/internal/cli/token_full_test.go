@@ -47,7 +47,7 @@ func TestTokenFileWithoutRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(w, `{"token":"token-%d","kid":"k","expires_at":"2026-03-01T12:00:00Z","expires_in":300}`, n.Add(1))
+			fmt.Fprintf(w, `{"token":"a.b.token-%d","kid":"k","expires_at":"2026-03-01T12:00:00Z","expires_in":300}`, n.Add(1))
 		})}
 		served := make(chan error, 1)
 		go func() { served <- srv.Serve(ln) }()
@@ -70,7 +70,7 @@ func TestTokenFileWithoutRoom(t *testing.T) {
 				}
 			}
 		}
-		holds("token-1")
+		holds("a.b.token-1")
 		free := tinyfs.Fill(t, dir)
 		again <- syscall.SIGHUP
 		for began := time.Now(); !strings.Contains(said.String(), "no space left"); time.Sleep(20 * time.Millisecond) {
@@ -78,14 +78,14 @@ func TestTokenFileWithoutRoom(t *testing.T) {
 				t.Fatalf("it says\n%s", said)
 			}
 		}
-		holds("token-1")
+		holds("a.b.token-1")
 		free()
 		for began := time.Now(); !strings.Contains(said.String(), "fresh again"); time.Sleep(20 * time.Millisecond) {
 			if time.Since(began) > 30*time.Second {
 				t.Fatalf("it says\n%s", said)
 			}
 		}
-		holds(fmt.Sprint("token-", n.Load()))
+		holds(fmt.Sprint("a.b.token-", n.Load()))
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

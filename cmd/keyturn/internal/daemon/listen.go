@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/keyturn/keyturn/configs"
@@ -75,13 +76,23 @@ func (d *daemon) unix(path string, cfg unixsock.Config) (net.Listener, error) {
 	dir := filepath.Dir(path)
 	err := os.Mkdir(dir, 0o755)
 	if err == nil {
-		err = os.Chmod(dir, 0o755) // whatever the umask: the unit's keeps all others out
+		err = open(dir)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("directory of the socket: %w", err)
 	}
 	cfg.Path, cfg.Logger = path, d.log
 	return unixsock.Listen(cfg)
+}
+
+// open lets all pass a directory that was just made, whatever the umask: the
+// unit's keeps all others out. Not by its path, which may have become a link.
+func open(dir string) error {
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o755), f.Close())
 }
 
 func (d *daemon) tcp(addr, name string, conns uint64) (net.Listener, error) {

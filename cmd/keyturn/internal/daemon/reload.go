@@ -29,6 +29,8 @@ type reloading struct {
 	waiting []keyring.Alarm
 
 	alarms atomic.Pointer[[]keyring.Alarm]
+	// reopen is the alarm about an audit log that was not reopened.
+	reopen atomic.Pointer[keyring.Alarm]
 }
 
 // reloads reads the configuration again at SIGHUP, and when the file or a
@@ -64,6 +66,9 @@ func (d *daemon) reloads(ctx context.Context) error {
 			w.rested()
 			d.look()
 		case <-w.tick.C:
+			if d.reloading.reopen.Load() != nil {
+				d.reopenAudit()
+			}
 			d.look()
 		}
 		w.follow(d.watched())
@@ -96,13 +101,30 @@ func (d *daemon) watched() []string {
 	return files
 }
 
+// reopenAudit lets the audit log go on in the file that stands at its path. Where
+// it cannot, the records go on into the one before, which has been renamed and
+// will be packed and removed: that is an alarm, until a later try succeeds.
 func (d *daemon) reopenAudit() {
 	if d.audit == nil {
 		return
 	}
-	if err := d.audit.Reopen(); err != nil {
+	before := d.reloading.reopen.Load()
+	err := d.audit.Reopen()
+	if err == nil {
+		if before != nil {
+			d.log.Info("audit log is reopened after all")
+		}
+		d.reloading.reopen.Store(nil)
+		return
+	}
+	alarm := keyring.Alarm{Code: "audit_not_reopened", Since: time.Now(), Message: "records go on into the file that was there before, tried again every " + lookInterval.String() + ": " + err.Error()}
+	if before != nil {
+		alarm.Since = before.Since
+	}
+	if before == nil || before.Message != alarm.Message {
 		d.log.Error("audit log was not reopened", "error", err)
 	}
+	d.reloading.reopen.Store(&alarm)
 }
 
 // look reloads where the file or a certificate holds something new. What was
@@ -195,12 +217,16 @@ func (d *daemon) waiting(next *configs.Config) []keyring.Alarm {
 
 func (r *reloading) raise(alarms []keyring.Alarm) { r.alarms.Store(&alarms) }
 
-// reloadAlarms tell that the file on disk is not what holds.
-func (d *daemon) reloadAlarms() []keyring.Alarm {
+// reloadAlarms tell that the file on disk is not what holds, or that records do
+// not go where they should.
+func (d *daemon) reloadAlarms() (out []keyring.Alarm) {
 	if list := d.reloading.alarms.Load(); list != nil {
-		return *list
+		out = append(out, *list...)
 	}
-	return nil
+	if a := d.reloading.reopen.Load(); a != nil {
+		out = append(out, *a)
+	}
+	return out
 }
 
 // errTLS: an open listener goes on as it began. One that handed out no
