@@ -22,5 +22,5 @@
 // a sync for every token would cost more than signing it. Head, Reopen and
 // Close sync.
 //
-// It imports nothing of keyturn and starts no goroutine but timers.
+// It imports the leaf atomicfile (whose a file is) and starts no goroutine but timers.
 package audit

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyturn/keyturn/internal/atomicfile"
 )
 
 // openFile opens a log. Where the path still names current the error is errSame.
@@ -38,7 +40,8 @@ func openOwn(path string, flag int) (*os.File, error) {
 
 var errSame = errors.New("the path names the file in use")
 
-// check refuses what is no regular file, or has one of the forbidden mode bits.
+// check refuses what is no regular file, belongs to a third user, or has one of
+// the forbidden mode bits.
 func check(f, current *os.File, forbidden fs.FileMode, why string) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -54,6 +57,9 @@ func check(f, current *os.File, forbidden fs.FileMode, why string) error {
 	}
 	if info.Mode().Perm()&forbidden != 0 {
 		return fmt.Errorf("%w: mode %#o %s", ErrUnsafe, info.Mode().Perm(), why)
+	}
+	if err := atomicfile.CheckOwner(info); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsafe, err)
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -10,6 +12,7 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -63,20 +66,40 @@ func printYAML(w io.Writer, v any) error {
 		return fmt.Errorf("encode: %w", err)
 	}
 	var n yaml.Node
-	if err := yaml.Unmarshal([]byte(printing(string(doc))), &n); err != nil { // YAML takes no control characters, escaped ones it does
+	if err := yaml.Unmarshal(escaped(string(doc)), &n); err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
 	blockStyle(&n)
-	enc := yaml.NewEncoder(w)
+	var out bytes.Buffer
+	enc := yaml.NewEncoder(&out)
 	enc.SetIndent(2)
-	if err := enc.Encode(&n); err != nil {
+	if err := errors.Join(enc.Encode(&n), enc.Close()); err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
-	return enc.Close()
+	_, err = w.Write(escaped(out.String()))
+	return err
+}
+
+// escaped is printing for YAML, whose escapes are others (YAML 1.2 §5.7). In
+// what does not print JSON and block style have line breaks alone, but for
+// strings in double quotes.
+func escaped(doc string) []byte {
+	var out []byte
+	for _, r := range doc {
+		if r == '\n' || unicode.IsPrint(r) {
+			out = utf8.AppendRune(out, r)
+		} else {
+			out = fmt.Appendf(out, `\U%08x`, r)
+		}
+	}
+	return out
 }
 
 func blockStyle(n *yaml.Node) {
 	n.Style = 0
+	if strings.ContainsFunc(n.Value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
 	for _, c := range n.Content {
 		blockStyle(c)
 	}

@@ -124,6 +124,7 @@ func (d *daemon) openAudit() (err error) {
 		d.audit, err = nil, nil
 	}
 	d.makeAnchors()
+	d.judgeAuditFolder()
 	return err
 }
 
