@@ -26,7 +26,7 @@ func (a *Admin) AdminHandler() http.Handler {
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {
-	api.NewProblem(api.NotFound, "there is no "+clip(r.Method+" "+r.URL.Path)+" here").WriteTo(w)
+	api.NewProblem(api.NotFound, "the admin socket has no "+clip(r.Method+" "+r.URL.Path)+"; tokens are signed at a sign socket").WriteTo(w)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

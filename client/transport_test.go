@@ -180,6 +180,14 @@ func TestTransportRedirects(t *testing.T) {
 			}
 		})
 	}
+	// From https to http at the same host, nobody knows who listens.
+	down := newService(t)
+	hop := request(t, down.URL, nil)
+	hop.Response = &http.Response{Request: request(t, "https://"+hop.URL.Host, nil)}
+	_, through := calling(t, clienttest.New(t, clienttest.Config{}))
+	if resp, err := through.RoundTrip(hop); err != nil || resp.Body.Close() != nil || down.auth[0] != "" {
+		t.Errorf("a downgrade: %v, a token %t", err, len(down.auth) > 0 && down.auth[0] != "")
+	}
 	// A request that comes with a redirect from nowhere gets none.
 	kt, s := clienttest.New(t, clienttest.Config{}), newService(t)
 	_, tr := calling(t, kt)

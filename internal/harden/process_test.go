@@ -16,7 +16,7 @@ import (
 
 // TestProcess looks at what Process is for, in all threads of the process.
 func TestProcess(t *testing.T) {
-	inChild(t, []string{"VAULT_TOKEN=canary"}, func(t *testing.T, dir string) {
+	inChild(t, []string{"VAULT_TOKEN=canary", "VAULT_HEADERS=X: canary"}, func(t *testing.T, dir string) {
 		must(t, Process())
 		if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); dumpable != 0 || err != nil {
 			t.Errorf("dumpable %d, %v", dumpable, err)
@@ -25,8 +25,10 @@ func TestProcess(t *testing.T) {
 		if err := unix.Getrlimit(unix.RLIMIT_CORE, &core); err != nil || core != (unix.Rlimit{}) {
 			t.Errorf("cores: %+v, %v", core, err)
 		}
-		if _, set := os.LookupEnv("VAULT_TOKEN"); set {
-			t.Error("VAULT_TOKEN is still there for children")
+		for _, name := range []string{"VAULT_TOKEN", "VAULT_HEADERS"} {
+			if _, set := os.LookupEnv(name); set {
+				t.Errorf("%s is still there for children", name)
+			}
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o666))
 		info, err := os.Stat(filepath.Join(dir, "file"))

@@ -54,6 +54,17 @@ func TestUnmarshalTakes(t *testing.T) {
 	}
 }
 
+// TestMaxDepth: the deepest that is taken, and one more.
+func TestMaxDepth(t *testing.T) {
+	nested := func(n int) []byte { return []byte(strings.Repeat("[", n) + strings.Repeat("]", n)) }
+	if err := Check(nested(MaxDepth)); err != nil {
+		t.Errorf("%d deep: %v", MaxDepth, err)
+	}
+	if err := Check(nested(17)); !errors.Is(err, ErrTooDeep) {
+		t.Errorf("17 deep: %v", err)
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(`{"a":[1,2,{"b":null}]}`))
 	f.Add([]byte(`[[[[]]]]`))

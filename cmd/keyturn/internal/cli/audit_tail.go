@@ -31,19 +31,16 @@ nobody changed them is what verify says.`,
 	f := cmd.Flags()
 	f.IntVarP(&n, "lines", "n", 10, "how many records")
 	f.BoolVarP(&follow, "follow", "f", false, "go on with the records to come")
-	f.VarP(&out, "output", "o", "table or json")
+	f.VarP(&out, "output", "o", "table, json (the lines as they stand) or yaml (a document for each)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		switch {
-		case n < 0:
+		if n < 0 {
 			return usagef("-n %d: a number of records", n)
-		case out == formatYAML:
-			return usagef("-o yaml: use table or json")
 		}
 		files, err := verify.InOrder(withoutLocks(args))
 		if err != nil {
 			return err
 		}
-		p := &recordPrinter{w: cmd.OutOrStdout(), errs: cmd.ErrOrStderr(), json: out == formatJSON}
+		p := &recordPrinter{w: cmd.OutOrStdout(), errs: cmd.ErrOrStderr(), form: out}
 		last := files[len(files)-1]
 		if !follow {
 			lines, err := lastLines(files, n)
@@ -91,7 +88,7 @@ func lastLines(files []string, n int) ([]string, error) {
 // recordPrinter prints records as they come, in columns that grow.
 type recordPrinter struct {
 	w, errs io.Writer
-	json    bool
+	form    format
 	widths  []int
 	began   bool
 }
@@ -103,19 +100,13 @@ func (p *recordPrinter) warn(format string, args ...any) {
 func (p *recordPrinter) print(lines []string) error {
 	var rows [][]string
 	for _, line := range lines {
-		if p.json {
-			if !json.Valid([]byte(line)) {
-				p.warn("a line that is no record is left out")
-				continue
-			}
-			if _, err := fmt.Fprintln(p.w, printing(line)); err != nil {
-				return err
-			}
-			continue
+		if p.form == formatTable {
+			rows = append(rows, row(line))
+		} else if err := p.document(line); err != nil {
+			return err
 		}
-		rows = append(rows, row(line))
 	}
-	if p.json {
+	if p.form != formatTable {
 		return nil
 	}
 	if !p.began {
@@ -123,6 +114,22 @@ func (p *recordPrinter) print(lines []string) error {
 		p.began, p.widths = true, make([]int, len(rows[0]))
 	}
 	return p.columns(rows)
+}
+
+// document prints a record as JSON in a line, or as a YAML document.
+func (p *recordPrinter) document(line string) error {
+	if !json.Valid([]byte(line)) {
+		p.warn("a line that is no record is left out")
+		return nil
+	}
+	if p.form == formatJSON {
+		_, err := fmt.Fprintln(p.w, printing(line))
+		return err
+	}
+	if _, err := fmt.Fprintln(p.w, "---"); err != nil {
+		return err
+	}
+	return printYAML(p.w, json.RawMessage(line))
 }
 
 func (p *recordPrinter) columns(rows [][]string) error {

@@ -254,7 +254,12 @@ func TestAuditTail(t *testing.T) {
 		t.Errorf("exit code %d: %q", code, out)
 	}
 	wantText(t, errs, "warning: a line that is no record is left out")
-	for _, args := range [][]string{{path, "-n", "-1"}, {path, "-o", "yaml"}, {}} {
+	out, errs, code = command(t, Config{}, "audit", "tail", "-n", "3", "-o", "yaml", path)
+	if code != 0 || strings.Count(out, "---\n") != 2 || strings.ContainsAny(out, "\x1b\a") {
+		t.Errorf("exit code %d: %q %s", code, out, errs)
+	}
+	wantText(t, out, "---\ntime: ", "\ndecision: allow\n", "\njti: j7\n")
+	for _, args := range [][]string{{path, "-n", "-1"}, {path, "-o", "xml"}, {}} {
 		if _, errs, code := command(t, Config{}, append([]string{"audit", "tail"}, args...)...); code != exitUsage {
 			t.Errorf("%q: exit code %d: %s", args, code, errs)
 		}

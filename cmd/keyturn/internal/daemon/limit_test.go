@@ -240,3 +240,42 @@ func refused(t *testing.T, path string) *http.Response {
 	must(t, err)
 	return resp
 }
+
+// TestWebServersLimits: what a stranger may send and how he may speak is
+// bounded, by the server and not by what stands before it.
+func TestWebServersLimits(t *testing.T) {
+	cert, key := certificateFiles(t)
+	certificate, err := loadCertificate(configs.TLS{CertFile: cert, KeyFile: key})
+	must(t, err)
+	d := &daemon{log: slog.New(slog.DiscardHandler), metrics: admin.NewMetrics(admin.MetricsConfig{}), options: Options{Config: &configs.Config{}}}
+	defer d.closeListeners()
+	d.certificate.Store(certificate)
+	ln, err := d.tcp("127.0.0.1:0", "public", 100)
+	must(t, err)
+	p := serve("public listener", d.secured(ln), webServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "set") }), d.log))
+	stop, end := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- p.run(stop) }()
+	defer func() {
+		end()
+		must(t, <-served)
+	}()
+	url := "https://" + ln.Addr().String()
+	modern := from(t, "127.0.0.1", &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	get(t, modern, url)
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	must(t, err)
+	req.Header.Set("X-Long", strings.Repeat("x", 64<<10))
+	resp, err := modern.Do(req)
+	if err == nil { // it may be reset while it still sends
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("64 KiB of header: %d", resp.StatusCode)
+		}
+	}
+	old := from(t, "127.0.0.1", &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+	if resp, err := old.Get(url); err == nil {
+		_ = resp.Body.Close()
+		t.Error("TLS 1.1 is spoken")
+	}
+}
