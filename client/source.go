@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"encoding/json"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,8 +60,23 @@ type flight struct {
 	err      error
 }
 
-// Source is a source of tokens for a request. It asks for nothing yet.
-func (c *Client) Source(req api.SignRequest) *Source { return &Source{client: c, req: req} }
+// Source is a source of tokens for a request, as it is now: what the caller
+// changes in it later changes nothing here. It asks for nothing yet.
+func (c *Client) Source(req api.SignRequest) *Source {
+	req.Audience = slices.Clone(req.Audience)
+	if req.Claims != nil {
+		claims := make(map[string]json.RawMessage, len(req.Claims))
+		for name, value := range req.Claims {
+			claims[name] = slices.Clone(value)
+		}
+		req.Claims = claims
+	}
+	if req.TTLSeconds != nil {
+		ttl := *req.TTLSeconds
+		req.TTLSeconds = &ttl
+	}
+	return &Source{client: c, req: req}
+}
 
 // Token is a token that lives for some time yet. It waits for the daemon only
 // where there is none, for as long as the context allows, and returns an error

@@ -16,10 +16,10 @@ var ErrPlaintext = errors.New("the token would go over plain http to another hos
 // request, as Authorization: Bearer (RFC 6750 §2.1).
 //
 // A request that brings an Authorization of its own keeps it. Where a redirect
-// leads to another host, the token does not follow, and from there not back. A service that answers 401
-// is asked once more with a new token, where the old one is not young and the
-// body can be sent again (http.Request.GetBody, or none): its key may have been
-// revoked.
+// leads to another host, the token does not follow, and from there not back. A
+// service that answers 401 is asked once more with a new token, where the old one
+// is not young and the body can be sent again (http.Request.GetBody, or none): its
+// key may have been revoked.
 type Transport struct {
 	Source *Source
 	// Base sends the requests. [http.DefaultTransport]

@@ -24,13 +24,25 @@ func main() {
 		fmt.Fprintln(os.Stderr, "keyturn:", err)
 		os.Exit(1)
 	}
+	// No dump shows a token either: of every command, since tokens pass through most.
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- harden.Dumps(ctx, os.Stderr) }()
+	code := execute(ctx, environ)
+	cancel()
+	<-done // nil: its context has ended
+	os.Exit(code)
+}
+
+// execute runs the command line on the daemon's parts.
+func execute(ctx context.Context, environ []string) int {
 	_, notTerminal := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS)
-	os.Exit(cli.Execute(context.Background(), cli.Config{
+	return cli.Execute(ctx, cli.Config{
 		Args: os.Args[1:], Program: os.Args[0], Version: version, UID: uint32(os.Getuid()), Environ: environ,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Terminal: notTerminal == nil,
 		Run:        func(ctx context.Context, o cli.RunOptions) error { return daemon.Run(ctx, daemon.Options(o)) },
 		Judge:      daemon.Judge,
 		Check:      func(c *configs.Config) (fmt.Stringer, error) { return daemon.Check(c) },
 		SetupVault: daemon.SetupVault, ReadAnchors: daemon.ReadAnchors,
-	}))
+	})
 }

@@ -14,15 +14,22 @@ import (
 	"github.com/keyturn/keyturn/token"
 )
 
+// How old a key set may be: it is fetched again at refetch, and its keys are
+// trusted until distrust, the consumer_cache of the operator's configuration,
+// while there is no other. Between two fetches lies so much at least.
+const refetch, distrust, between = 5 * time.Minute, 15 * time.Minute, 10 * time.Second
+
 // service verifies the token of each request as RFC 8725 asks: the algorithm
 // is the key's, and iss and aud are checked. A service that has go-oidc, jwx or
 // another library for it already needs nothing of keyturn.
 type service struct {
 	issuer, audience string
 
-	mu   sync.Mutex
-	keys []token.VerificationKey
-	read time.Time
+	mu    sync.Mutex
+	keys  []token.VerificationKey
+	read  time.Time     // when they came
+	asked time.Time     // when they were asked for last, whatever came of it
+	over  chan struct{} // closed when that fetch has ended
 }
 
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -40,25 +47,53 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "hello %s, whose token was signed with %s\n", v.Claims.Subject, v.Header.Kid)
 }
 
-// verify reads the key set again when it is five minutes old, and at once, but
-// not more often than every ten seconds, when a token names a key that it does
-// not know: keys turn over.
+// verify fetches the key set again when a token names a key that is not in it:
+// keys turn over.
 func (s *service) verify(ctx context.Context, raw string) (*token.Verified, error) {
+	o := token.Options{Now: time.Now(), Leeway: 30 * time.Second, Issuer: s.issuer, Audience: s.audience}
+	v, err := token.Verify(s.keySet(ctx, refetch), raw, o)
+	if errors.Is(err, token.ErrUnknownKey) {
+		v, err = token.Verify(s.keySet(ctx, 0), raw, o)
+	}
+	return v, err
+}
+
+// keySet fetches the set if it is older than that. Anybody can send tokens of
+// keys that do not exist, and he gets nothing by it: one fetch is under way at a
+// time, seldom, its failure counts too, and it goes on when he hangs up. Those
+// whose keys are known do not wait for it.
+func (s *service) keySet(ctx context.Context, age time.Duration) []token.VerificationKey {
+	s.mu.Lock()
+	mine := time.Since(s.read) >= age && time.Since(s.asked) >= between
+	if mine {
+		s.asked, s.over = time.Now(), make(chan struct{})
+	}
+	over := s.over
+	s.mu.Unlock()
+	switch {
+	case mine:
+		s.fetch(context.WithoutCancel(ctx), over)
+	case age == 0: // without its key there is nothing but to wait for another set
+		<-over
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := token.Options{Now: time.Now(), Leeway: 30 * time.Second, Issuer: s.issuer, Audience: s.audience}
-	if age := time.Since(s.read); age < 5*time.Minute {
-		v, err := token.Verify(s.keys, raw, o)
-		if !errors.Is(err, token.ErrUnknownKey) || age < 10*time.Second {
-			return v, err
-		}
+	if time.Since(s.read) >= distrust {
+		return nil
 	}
+	return s.keys
+}
+
+func (s *service) fetch(ctx context.Context, over chan struct{}) {
+	defer close(over)
 	keys, err := fetch(ctx, s.issuer+"/.well-known/jwks.json")
 	if err != nil {
-		return nil, err
+		log.Print("the key set stays as it is: ", err)
+		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.keys, s.read = keys, time.Now()
-	return token.Verify(s.keys, raw, o)
 }
 
 func fetch(ctx context.Context, url string) ([]token.VerificationKey, error) {

@@ -1,5 +1,6 @@
 // Verifies a token as a service does, with Node's standard library, and prints
-// who it is about. In production npm's jose does this, and keeps the key set.
+// who it is about. In production npm's jose does this and keeps the key set; its
+// createRemoteJWKSet reads it again at an unknown kid, and seldom (cooldownDuration).
 //
 //   node verify.mjs JWKS_URL ISSUER AUDIENCE < token
 import { createPublicKey, verify } from "node:crypto";

@@ -8,7 +8,9 @@ import jwt
 
 jwks_url, issuer, audience = sys.argv[1:4]
 # One client for the life of the service: it keeps the key set for five minutes,
-# and reads it again when a token names a key that it does not know.
+# and reads it again when a token names a key that it does not know. Each such
+# token makes it do so, and anybody can send those: a service that strangers reach
+# limits them in front of this, or keeps the set itself as examples/go does.
 keys = jwt.PyJWKClient(jwks_url)
 
 token = sys.stdin.read().strip()

@@ -31,8 +31,9 @@ const (
 // client calls one of the daemon's sockets.
 type client struct {
 	path string
-	// flag and env say how to name another socket, for errors.
-	flag, env string
+	// kind, flag and env say which socket is meant and how to name another, for
+	// errors.
+	kind, flag, env string
 }
 
 // get reads a JSON answer into out.
@@ -93,7 +94,7 @@ func (c client) call(ctx context.Context, method, path string, body []byte) ([]b
 	case len(answer) > maxAnswer:
 		return nil, fmt.Errorf("the answer at %s is longer than %d bytes", c.path, maxAnswer)
 	case resp.StatusCode != http.StatusOK:
-		return nil, c.refused(resp, answer)
+		return nil, c.refused(path, resp, answer)
 	}
 	return answer, nil
 }
@@ -165,12 +166,16 @@ func whoMay(path string) string {
 }
 
 // refused turns an answer that is not 200 into an error.
-func (c client) refused(resp *http.Response, body []byte) error {
+func (c client) refused(path string, resp *http.Response, body []byte) error {
 	var p api.Problem
 	if err := strictjson.UnmarshalOpen(body, &p); err != nil || p.Code == "" {
 		return fmt.Errorf("%s answered %s, not as keyturn does: is it keyturn's socket?", c.path, plainText(resp.Status))
 	}
 	text := plainText(p.Error())
+	if ofAnother(path, &p) {
+		return usagef("%s: this command asks %s, which --%s or %s names", text, c.kind, c.flag, c.env)
+	}
+	text = commands.Replace(text)
 	if !p.SafeAt.IsZero() && !strings.Contains(text, p.SafeAt.UTC().Format(time.RFC3339)) {
 		text += fmt.Sprintf(" (safe at %s)", stamp(p.SafeAt))
 	}
@@ -183,6 +188,27 @@ func (c client) refused(resp *http.Response, body []byte) error {
 		return &exitError{exitUnreachable, &refusedError{text, p}}
 	}
 	return &refusedError{text, p}
+}
+
+// commands says with commands what the daemon says with paths of its sockets.
+var commands = strings.NewReplacer(
+	"GET /v1/profiles", "keyturn profiles",
+	"GET /v1/issuers", "keyturn keys",
+	"add ?issuer= and one of", "name one of",
+)
+
+// ofAnother reports whether a socket answers so because it is one of the other
+// kind. What has no name in its path is at every socket of its kind; what has
+// one may be missing, which is told without a word about sockets.
+func ofAnother(path string, p *api.Problem) bool {
+	if p.Code != api.NotFound {
+		return false
+	}
+	switch path {
+	case "/v1/sign", "/v1/profiles", "/v1/issuers", "/v1/revoke":
+		return true
+	}
+	return strings.Contains(p.Detail, "socket ")
 }
 
 // refusedError is a problem that the daemon answered with, in words that may

@@ -26,7 +26,7 @@ func FuzzAnswer(f *testing.F) {
 		if status == http.StatusOK {
 			return
 		}
-		err := c.refused(&http.Response{StatusCode: status, Status: http.StatusText(status), Header: http.Header{"Retry-After": {after}}}, body)
+		err := c.refused("/v1/sign", &http.Response{StatusCode: status, Status: http.StatusText(status), Header: http.Header{"Retry-After": {after}}}, body)
 		if err == nil {
 			t.Fatal("a refusal became nil")
 		}

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -93,5 +96,65 @@ func TestRough(t *testing.T) {
 		if got := rough(in); got != want {
 			t.Errorf("rough(%d) = %s, want %s", in, got, want)
 		}
+	}
+}
+
+// TestSignWaits: a daemon that comes while sign waits is met.
+func TestSignWaits(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	var served sync.WaitGroup
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"token":"a.b.c","kid":"k","expires_at":"2026-03-01T12:00:00Z","expires_in":300}`)
+	})}
+	served.Go(func() {
+		time.Sleep(200 * time.Millisecond)
+		ln, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = srv.Serve(ln) // until Close
+	})
+	defer served.Wait()
+	defer srv.Close()
+	code, stdout, stderr := run("", "sign", "--profile", "p", "--socket", socket, "--wait", "30s")
+	if code != 0 || stdout != "a.b.c\n" || stderr != "" {
+		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+// TestWordsOfTheSockets: what the sockets refuse with tells users of the command
+// line of commands, but for those who asked a socket of the other kind.
+func TestWordsOfTheSockets(t *testing.T) {
+	texts := 0
+	for _, pattern := range []string{"admin/*.go", "signer/*.go", "signer/*/*.go"} {
+		files, err := filepath.Glob("../../../../" + pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			doc, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, line := range strings.Split(string(doc), "\n") {
+				if !strings.Contains(line, "NewProblem(") && !strings.Contains(line, "Invalid(") || strings.Contains(line, "a sign socket with") {
+					continue
+				}
+				said := commands.Replace(line)
+				if said != line {
+					texts++
+				}
+				if strings.Contains(said, "GET /v1") || strings.Contains(said, "?issuer") {
+					t.Errorf("%s: %s", file, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+	if texts < 8 {
+		t.Errorf("only %d texts are found", texts)
 	}
 }

@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/keyring"
 )
 
@@ -36,13 +38,27 @@ func unreachablef(format string, args ...any) error {
 // exitCode is 0 for nil, 1 for what nobody classified.
 func exitCode(err error) int {
 	var e *exitError
+	var faults configs.Faults
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &e):
 		return e.code
+	case errors.As(err, &faults) && ofFlags(faults):
+		return exitUsage
 	case errors.Is(err, keyring.ErrUnavailable):
 		return exitUnreachable
 	}
 	return exitFailed
+}
+
+// ofFlags reports whether nothing is wrong but values of flags: these overlay
+// the configuration, and so its loader finds them.
+func ofFlags(faults configs.Faults) bool {
+	for _, f := range faults {
+		if !strings.HasPrefix(f.Where, "--") {
+			return false
+		}
+	}
+	return true
 }

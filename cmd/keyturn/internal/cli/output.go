@@ -17,6 +17,23 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// output is standard output, which remembers that it could not be written:
+// nobody looks at each line of a table or of a help.
+type output struct {
+	w   io.Writer
+	err error // the first one
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.w.Write(p)
+	o.err = err
+	return n, err
+}
+
 // format is the flag -o.
 type format string
 

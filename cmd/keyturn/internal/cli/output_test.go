@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -104,5 +105,30 @@ func TestVerifyPrintsNothingRaw(t *testing.T) {
 	code, stdout, stderr := run("", "verify", "--jwks", file, tok)
 	if code != 0 || raw(stdout) || raw(stderr) || !strings.Contains(stderr, `signed with "a\x1b[2J`) || !strings.Contains(stdout, `"\u009b\u202e\u007f"`) {
 		t.Errorf("exit code %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+// full takes so many bytes.
+type full int
+
+func (f *full) Write(p []byte) (int, error) {
+	if *f -= full(len(p)); *f < 0 {
+		return 0, syscall.ENOSPC
+	}
+	return len(p), nil
+}
+
+// TestOutputThatIsNotWritten: whatever is printed, who does not get it hears so.
+func TestOutputThatIsNotWritten(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"--help"}, {"--version"}, {"version"}, {"help", "sign"}, {"sign", "--help"}, {"config"}, {"completion", "bash"}, {"completion", "zsh", "--help"},
+	} {
+		for _, room := range []int{0, 10} {
+			var told bytes.Buffer
+			out := full(room) // in bytes
+			if code := Execute(t.Context(), Config{Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &told}); code != exitFailed || !strings.Contains(told.String(), "no space left") {
+				t.Errorf("%q: exit code %d, %s", args, code, &told)
+			}
+		}
 	}
 }

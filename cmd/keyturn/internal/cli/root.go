@@ -71,9 +71,17 @@ func (c *Config) getenv(name string) string {
 
 // Execute runs one command line and returns its exit code.
 func Execute(ctx context.Context, cfg Config) int {
+	out := &output{w: cfg.Stdout}
+	cfg.Stdout = out
 	root := NewRootCommand(cfg)
 	root.SetArgs(cfg.Args)
-	cmd, err := root.ExecuteContextC(ctx)
+	cmd, err := strayWord(root, cfg.Args)
+	if err == nil {
+		cmd, err = root.ExecuteContextC(ctx)
+	}
+	if err == nil {
+		err = out.err // of what does not look itself, such as the help
+	}
 	if err != nil {
 		fmt.Fprintf(cfg.Stderr, "keyturn: %v\n", err)
 	}
@@ -99,24 +107,33 @@ func NewRootCommand(cfg Config) *cobra.Command {
 	root.SetOut(cfg.Stdout)
 	root.SetErr(cfg.Stderr)
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		// A word that is no command is what is wrong, not the flags after it.
-		if _, rest, _ := root.Find(cfg.Args); cmd.HasSubCommands() && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-			return unknownCommand(cmd, rest[0])
-		}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &exitError{exitUsage, err}
 	})
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		runCommand(&cfg), devCommand(&cfg),
-		signCommand(&cfg), tokenCommand(&cfg), verifyCommand(&cfg),
+		signCommand(&cfg), tokenCommand(&cfg), profilesCommand(&cfg), verifyCommand(&cfg),
 		statusCommand(&cfg), keysCommand(&cfg), jwksCommand(&cfg),
 		rotateCommand(&cfg), revokeCommand(&cfg), acceptCommand(&cfg), auditCommand(&cfg),
 		configCommand(&cfg), versionCommand(&cfg),
 	)
 	root.InitDefaultCompletionCmd()
 	usageErrors(root)
+	root.InitDefaultHelpCmd()
 	return root
+}
+
+// strayWord finds a word that stands where a command should and is none, and
+// the command that it stands after. It is what is wrong, not the flags behind it,
+// and where --help is one of them there is nothing to tell. Words with two
+// underscores are those of the shells' completion, which come to be later.
+func strayWord(root *cobra.Command, args []string) (*cobra.Command, error) {
+	cmd, rest, _ := root.Find(args) // its error says the same of fewer words
+	if cmd == nil || !cmd.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") || strings.HasPrefix(rest[0], "__") {
+		return cmd, nil
+	}
+	return cmd, unknownCommand(cmd, rest[0])
 }
 
 // unknownCommand names the commands that may have been meant.
@@ -210,22 +227,23 @@ const (
 
 // signSocket adds --socket and returns what makes a client of it.
 func (c *Config) signSocket(cmd *cobra.Command) func() client {
-	return c.socket(cmd, signSocketFlag, signSocketEnv, configs.DefaultSignSocket, "the daemon's sign socket")
+	return c.socket(cmd, client{kind: "a sign socket", flag: signSocketFlag, env: signSocketEnv}, configs.DefaultSignSocket, "the daemon's sign socket")
 }
 
 // adminSocket adds --admin-socket and returns what makes a client of it.
 func (c *Config) adminSocket(cmd *cobra.Command) func() client {
-	return c.socket(cmd, adminSocketFlag, adminSocketEnv, configs.DefaultAdminSocket, "the daemon's admin socket")
+	return c.socket(cmd, client{kind: "the admin socket", flag: adminSocketFlag, env: adminSocketEnv}, configs.DefaultAdminSocket, "the daemon's admin socket")
 }
 
-func (c *Config) socket(cmd *cobra.Command, flag, env, standard, usage string) func() client {
-	path := cmd.Flags().String(flag, "", fmt.Sprintf("%s (default %s, or %s)", usage, standard, env))
+func (c *Config) socket(cmd *cobra.Command, to client, standard, usage string) func() client {
+	path := cmd.Flags().String(to.flag, "", fmt.Sprintf("%s (default %s, or %s)", usage, standard, to.env))
 	return func() client {
-		for _, p := range []string{*path, c.getenv(env), standard} {
+		for _, p := range []string{*path, c.getenv(to.env), standard} {
 			if p != "" {
-				return client{path: p, flag: flag, env: env}
+				to.path = p
+				break
 			}
 		}
-		return client{}
+		return to
 	}
 }

@@ -23,13 +23,22 @@ func signCommand(cfg *Config) *cobra.Command {
 	}
 	request := cfg.signRequest(cmd)
 	socket := cfg.signSocket(cmd)
+	wait := cmd.Flags().String("wait", noWait, "how long to try again while the daemon is away, starting or busy")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		req, err := request()
 		if err != nil {
 			return err
 		}
+		limit, err := parseWait(*wait)
+		if err != nil {
+			return err
+		}
 		var resp api.SignResponse
-		if err := socket().post(cmd.Context(), "/v1/sign", req, &resp); err != nil {
+		err = insist(cmd.Context(), limit, func() error {
+			resp = api.SignResponse{}
+			return socket().post(cmd.Context(), "/v1/sign", req, &resp)
+		})
+		if err != nil {
 			return err
 		}
 		if !isToken(resp.Token) {

@@ -93,19 +93,44 @@ type tokenFile struct {
 	path   string
 	mode   fs.FileMode
 	log    io.Writer
+	warned bool // of its folder
 }
 
 // renew writes a fresh token. After an error the file is as it was, but for
 // one that says otherwise (atomicfile.Write).
 func (t *tokenFile) renew(ctx context.Context) (api.SignResponse, error) {
 	var resp api.SignResponse
+	root, err := os.OpenRoot(filepath.Dir(t.path))
+	if err != nil {
+		return resp, fmt.Errorf("folder of %s: %w", t.path, err)
+	}
+	defer root.Close()
+	t.warnOfFolder(root)
 	if err := t.client.post(ctx, "/v1/sign", t.req, &resp); err != nil {
 		return resp, err
 	}
 	if !isToken(resp.Token) || resp.ExpiresIn < 1 {
 		return resp, t.client.noToken()
 	}
-	return resp, atomicfile.WriteFile(t.path, []byte(resp.Token), t.mode)
+	return resp, atomicfile.Write(root, filepath.Base(t.path), []byte(resp.Token), t.mode)
+}
+
+// warnOfFolder tells once of a folder in which others could put a token of theirs
+// in the place of ours. With the sticky bit they cannot, whoever may write. It is no
+// fault: the folder of a pod's volume is open to all, and all are its containers.
+func (t *tokenFile) warnOfFolder(root *os.Root) {
+	info, err := root.Stat(".")
+	switch {
+	case err != nil:
+	case info.Mode()&fs.ModeSticky != 0:
+		err = atomicfile.CheckOwner(info)
+	default:
+		err = atomicfile.CheckWriters(info)
+	}
+	if err != nil && !t.warned {
+		t.warned = true
+		t.say("others could put a token of theirs into the folder %s: %v", root.Name(), err)
+	}
 }
 
 // left is when the token ends that an earlier run left in the file; zero where

@@ -3,6 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -105,5 +107,41 @@ func TestReached(t *testing.T) {
 	due := now.Add(time.Minute)
 	if reached(now, due) || !reached(due, due) || !reached(now.Round(0).Add(time.Hour), due) || !reached(now, time.Time{}) {
 		t.Error("one of the clocks does not count")
+	}
+}
+
+// TestTokenFolder: where others could exchange the file, that is told, once.
+func TestTokenFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives folders away")
+	}
+	const nobody, own = 4242, 0
+	for name, tc := range map[string]struct {
+		uid, gid int
+		mode     os.FileMode
+		want     string
+	}{
+		"ours":              {own, nobody, 0o755, ""},
+		"ours, sticky":      {own, nobody, 0o777 | os.ModeSticky, ""},
+		"everybody's":       {own, nobody, 0o777, "chmod go-w"},
+		"a group's":         {own, nobody, 0o770, "chmod g-w"},
+		"another's":         {nobody, own, 0o700, "run chown 0 on it"},
+		"another's, sticky": {nobody, own, 0o700 | os.ModeSticky, "run chown 0 on it"},
+	} {
+		dir := filepath.Join(t.TempDir(), "folder")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, tc.uid, tc.gid), os.Chmod(dir, tc.mode)); err != nil {
+			t.Fatal(err)
+		}
+		var said strings.Builder
+		f := &tokenFile{client: client{path: filepath.Join(dir, "none")}, path: filepath.Join(dir, "token"), mode: 0o600, log: &said}
+		for range 2 {
+			if _, err := f.renew(t.Context()); !strings.Contains(err.Error(), "there is no socket") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		lines := strings.Count(said.String(), "into the folder "+dir)
+		if (lines == 1) != (tc.want != "") || lines > 1 || !strings.Contains(said.String(), tc.want) {
+			t.Errorf("%s: %q, want %q once", name, said.String(), tc.want)
+		}
 	}
 }

@@ -73,7 +73,7 @@ named. The claims go to standard output.`,
 // readSet reads a key set from a file or fetches it as a strict consumer does:
 // over https or from this machine, without redirects, 200 only.
 func readSet(ctx context.Context, where string) ([]byte, error) {
-	if !strings.HasPrefix(where, "https://") && !strings.HasPrefix(where, "http://") {
+	if !strings.Contains(where, "://") {
 		f, err := os.Open(where)
 		if err != nil {
 			return nil, fmt.Errorf("key set: %w", err)
@@ -82,15 +82,17 @@ func readSet(ctx context.Context, where string) ([]byte, error) {
 		return bounded(f, where)
 	}
 	u, err := url.Parse(where)
-	switch {
-	case err != nil || u.Hostname() == "":
-		return nil, usagef("%q is no URL", where)
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, usagef("--jwks is neither a file nor an https:// URL")
+	}
+	address := where
+	where = u.Redacted() // errors are kept in logs
+	if u.Scheme == "http" && !loopback(u.Hostname()) {
 		return nil, usagef("%s: plain http could be changed on its way, and with it whom you trust: use https", where)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, fmt.Errorf("key set: %w", err)
 	}
