@@ -25,7 +25,8 @@ type desk struct {
 	answer    []byte
 	decisions []decision
 	records   []audit.Record // of the decisions
-	leases    []lease        // of what is in the answer
+	leases    []lease        // of what is in a batch's answer
+	released  []audit.Record // the same
 	// random is what is left for token IDs: the kernel gives much for the price of little.
 	random []byte
 }
@@ -39,10 +40,18 @@ func newDesk() *desk { return desks.Get().(*desk) }
 // large once must not be paid for ever after.
 const mostKept = 256 << 10
 
+// mostReleased is the same of the records of a batch, in records.
+const mostReleased = 256
+
+// isLarge reports whether a desk has grown too large to be kept.
+func (d *desk) isLarge() bool {
+	return cap(d.body)+cap(d.claims)+cap(d.tokens)+cap(d.answer) > mostKept || cap(d.decisions) > chunkSize || cap(d.released) > mostReleased
+}
+
 // clear ends the work: nothing on the desk is used after it. Tokens are
 // overwritten, since they outlast what they were asked with.
 func (d *desk) clear() {
-	if cap(d.body)+cap(d.claims)+cap(d.tokens)+cap(d.answer) > mostKept || cap(d.decisions) > chunkSize {
+	if d.isLarge() {
 		return
 	}
 	clear(d.tokens)
@@ -50,7 +59,8 @@ func (d *desk) clear() {
 	clear(d.decisions[:cap(d.decisions)])
 	clear(d.records[:cap(d.records)])
 	clear(d.leases)
-	d.leases = d.leases[:0]
+	clear(d.released)
+	d.leases, d.released = d.leases[:0], d.released[:0]
 	d.body, d.claims, d.tokens, d.answer, d.decisions = d.body[:0], d.claims[:0], d.tokens[:0], d.answer[:0], d.decisions[:0]
 	desks.Put(d)
 }
@@ -68,35 +78,37 @@ func (d *desk) again(requests int) []decision {
 	return d.decisions
 }
 
-// lease is until when tokens of an issuer may be released.
+// lease is until when tokens of a key may be released.
 type lease struct {
 	view  *keys.View
+	kid   string
 	until time.Time
 }
 
 // lapsed says why an answer may not be released, though each of its tokens might
 // have been when it was recorded: a long batch takes its time.
-func (d *desk) lapsed() *api.Problem {
-	now := keys.At(time.Now())
+func (d *desk) lapsed(now keys.Moment) *api.Problem {
 	for _, l := range d.leases {
-		if prob := now.Lapsed(l.view, l.until); prob != nil {
+		if prob := now.Lapsed(l.view, l.kid, l.until); prob != nil {
 			return prob
 		}
 	}
 	return nil
 }
 
-// note keeps the earliest lease of each issuer.
+// note keeps what has to hold when the answer is released, and on whose record
+// it is: the earliest lease of each key.
 func (d *desk) note(one *decision) {
+	d.released = append(d.released, one.rec)
 	for i := range d.leases {
-		if l := &d.leases[i]; l.view == one.view {
+		if l := &d.leases[i]; l.view == one.view && l.kid == one.rec.Kid {
 			if one.until.Before(l.until) {
 				l.until = one.until
 			}
 			return
 		}
 	}
-	d.leases = append(d.leases, lease{one.view, one.until})
+	d.leases = append(d.leases, lease{one.view, one.rec.Kid, one.until})
 }
 
 // newID is a jti: 128 random bits that no other token gets.

@@ -12,7 +12,10 @@
 //
 //	a caller whom some profile allows → body → the caller's turn → strict JSON → profile
 //	(forbidden, the same as before the body) → rate → subject, audience, ttl, claims → condition → key and
-//	lease → sign → end of the turn → lease again → audit → lease again → release
+//	lease → sign → end of the turn → key and lease again → audit → key and lease again → release
+//
+// Again means by what this process has accepted meanwhile: a token of a key that
+// was revoked while its record was written stays here.
 //
 // The memory of a request is a desk, which is used again.
 //

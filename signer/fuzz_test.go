@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Add([]byte(`{"profile":"p-ES256","subject":"u","audience":["x"],"ttl_seconds":60,"claims":{"a":1.0,"é":[{"b":null}]}}`))
 	f.Add([]byte(`{"profile":"p-ES256","subject":"u","claims":{"a\u0000":"\ud83d\ude00"}}`))
+	f.Add([]byte(`{"profile":"p-ES256","subject":"u","claims":{"a":[{"b":1,"c":[{"B":2}]},{"B":1e3}]}}`))
 	w := refusingWorld(f).start().ready()
 	f.Fuzz(func(t *testing.T, body []byte) {
 		resp, prob := w.s.answer(context.Background(), alice, body)
@@ -62,10 +65,22 @@ func checkFaithful(t *testing.T, body []byte, v *token.Verified) {
 			t.Errorf("claim %q is %s, sent as %s", name, v.Claims.All[name], value)
 		}
 	}
-	for name := range v.Claims.All {
-		for other := range v.Claims.All {
-			if name != other && strings.EqualFold(name, other) {
-				t.Errorf("%q and %q in one token", name, other)
+	var objects [][]string // the names of those that have begun
+	for part := range strictjson.Parts(v.Claims.Raw) {
+		switch part.Kind {
+		case strictjson.Begin:
+			objects = append(objects, nil)
+		case strictjson.End:
+			objects = objects[:len(objects)-1]
+		case strictjson.Name:
+			mine := &objects[len(objects)-1]
+			if i := slices.IndexFunc(*mine, func(other string) bool { return strings.EqualFold(part.Text, other) }); i >= 0 {
+				t.Errorf("%q and %q in one object of a token", (*mine)[i], part.Text)
+			}
+			*mine = append(*mine, part.Text)
+		case strictjson.Number:
+			if _, err := strconv.ParseFloat(part.Text, 64); err != nil {
+				t.Errorf("a token with the number %s", part.Text)
 			}
 		}
 	}

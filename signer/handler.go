@@ -23,15 +23,32 @@ import (
 // without it every request is forbidden.
 func (s *Signer) Handler(socket string) http.Handler {
 	h := &handler{signer: s, socket: socket}
-	mux := http.NewServeMux()
+	mux := exactMux{paths: map[string]http.Handler{}, other: h.inTurn(func(w http.ResponseWriter, _ *http.Request) {
+		api.NewProblem(api.NotFound, "this is a sign socket with POST /v1/sign, POST /v1/sign/batch, GET /v1/jwks and GET /v1/profiles; keys, rotation and status are at the admin socket").WriteTo(w)
+	})}
 	mux.Handle("/v1/sign", only(http.MethodPost, h.sign))
 	mux.Handle("/v1/sign/batch", only(http.MethodPost, h.batch))
 	mux.Handle("/v1/jwks", only(http.MethodGet, h.inTurn(h.jwks)))
 	mux.Handle("/v1/profiles", only(http.MethodGet, h.inTurn(h.profiles)))
-	mux.Handle("/", h.inTurn(func(w http.ResponseWriter, _ *http.Request) {
-		api.NewProblem(api.NotFound, "this socket has POST /v1/sign, POST /v1/sign/batch, GET /v1/jwks and GET /v1/profiles").WriteTo(w)
-	}))
-	return mux
+	return &mux
+}
+
+// exactMux takes each path as it is: one that would have to be cleaned first
+// (//v1/sign) or decoded (/v1/%73ign) is another one. http.ServeMux would redirect.
+type exactMux struct {
+	paths map[string]http.Handler
+	other http.Handler
+}
+
+// Handle is called before the first request.
+func (m *exactMux) Handle(path string, h http.Handler) { m.paths[path] = h }
+
+func (m *exactMux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h := m.paths[r.URL.Path]; h != nil && r.URL.RawPath == "" {
+		h.ServeHTTP(w, r)
+		return
+	}
+	m.other.ServeHTTP(w, r)
 }
 
 type handler struct {
@@ -122,10 +139,9 @@ func (h *handler) batch(w http.ResponseWriter, r *http.Request) {
 			dk.appendResult(&decisions[i])
 		}
 	}
-	if prob := dk.lapsed(); prob != nil {
-		// Their records stay, as they do where the daemon dies in this moment.
-		h.signer.log.Warn("tokens of a batch were recorded and not released", "socket", h.socket, "code", prob.Code)
-		prob.WriteTo(w)
+	if prob := dk.lapsed(h.signer.keys.At(time.Now())); prob != nil {
+		h.signer.log.Warn("tokens of a batch were recorded and not released", "socket", h.socket, "tokens", len(dk.released), "code", prob.Code)
+		h.signer.withhold(r.Context(), dk, prob).WriteTo(w)
 		return
 	}
 	dk.answer = append(dk.answer, "]}\n"...)
@@ -191,7 +207,7 @@ func (h *handler) jwks(w http.ResponseWriter, r *http.Request) {
 	v, ok := views[name]
 	switch {
 	case name == "":
-		request.Invalid("there are several issuers: add ?issuer= and one of %s", strings.Join(names, ", ")).WriteTo(w)
+		request.Invalid("there are several issuers: add ?issuer= and one of %s (keyturn jwks ISSUER)", strings.Join(names, ", ")).WriteTo(w)
 		return
 	case !ok:
 		api.NewProblem(api.NotFound, fmt.Sprintf("there is no issuer %q: the issuers are %s", request.Clip(name), strings.Join(names, ", "))).WriteTo(w)

@@ -173,6 +173,15 @@ func TestHTTPShape(t *testing.T) {
 		{"GET", "/", "", 404, api.NotFound, "", ""},
 		{"POST", "/v1/sign/", "", 404, api.NotFound, "", ""},
 		{"POST", "/v1/keys/export", "", 404, api.NotFound, "", ""},
+		{"POST", "//v1/sign", `{}`, 404, api.NotFound, "Location", ""},
+		{"GET", "/v1/../v1/profiles", "", 404, api.NotFound, "Location", ""},
+		{"GET", "/v1/./profiles", "", 404, api.NotFound, "Location", ""},
+		{"GET", "/v1/profiles/", "", 404, api.NotFound, "Location", ""},
+		{"GET", "/v1%2Fprofiles", "", 404, api.NotFound, "Location", ""},
+		{"GET", "/v1/%70rofiles", "", 404, api.NotFound, "Location", ""},
+		{"HEAD", "/v1/sign/", "", 404, "", "", ""},
+		{"HEAD", "/v1/profiles", "", 405, "", "Allow", "GET"},
+		{"OPTIONS", "/v1/sign", "", 405, api.InvalidRequest, "Allow", "POST"},
 		{"GET", "/v1/jwks?issuer=nope", "", 404, api.NotFound, "", ""},
 		{"POST", "/v1/sign", `{"profile":"` + strings.Repeat("x", api.MaxSignBytes) + `"}`, 413, api.TooLarge, "", ""},
 		{"POST", "/v1/sign", strings.Repeat(" ", 10<<20), 413, api.TooLarge, "", ""},
@@ -183,10 +192,16 @@ func TestHTTPShape(t *testing.T) {
 		{"POST", "/v1/sign/batch", `{"requests":[` + strings.Repeat(`0,`, api.MaxBatch) + `0]}`, 413, api.TooLarge, "", ""},
 	} {
 		resp, body := c.do(tc.method, tc.path, tc.body)
-		got := decode[api.Problem](t, body)
+		got := api.Problem{Status: resp.StatusCode}
+		if tc.method != "HEAD" {
+			got = decode[api.Problem](t, body)
+		}
 		if resp.StatusCode != tc.status || got.Code != tc.code || got.Status != tc.status || resp.Header.Get("Content-Type") != api.ProblemType || resp.Header.Get(tc.header) != tc.value {
 			t.Errorf("%s %s: %d %v %s", tc.method, tc.path, resp.StatusCode, resp.Header, body)
 		}
+	}
+	if _, body := c.do("GET", "/v1/issuers", ""); !strings.Contains(string(body), "POST /v1/sign, ") || !strings.Contains(string(body), "at the admin socket") {
+		t.Errorf("another socket's path: %s", body)
 	}
 	// A body of unknown length is bounded as well.
 	r, err := http.NewRequest("POST", "http://keyturn/v1/sign", struct{ io.Reader }{strings.NewReader(strings.Repeat(" ", api.MaxSignBytes+1))})
@@ -322,7 +337,7 @@ func TestHTTPSetAndProfiles(t *testing.T) {
 
 	w.s.Accept("second", w.Snap)
 	resp, body = here.do("GET", "/v1/jwks", "")
-	if resp.StatusCode != 400 || !strings.Contains(string(body), "main, second") {
+	if resp.StatusCode != 400 || !strings.Contains(string(body), "main, second (keyturn jwks ISSUER)") {
 		t.Errorf("which of two issuers: %d %s", resp.StatusCode, body)
 	}
 	if resp, _ = here.do("GET", "/v1/jwks?issuer=second", ""); resp.StatusCode != 200 {

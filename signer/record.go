@@ -8,7 +8,6 @@ import (
 
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/audit"
-	"github.com/keyturn/keyturn/signer/keys"
 	"github.com/keyturn/keyturn/signer/profile"
 )
 
@@ -25,11 +24,11 @@ func (s *Signer) keep(ctx context.Context, dk *desk) *api.Problem {
 	}
 	list := dk.decisions
 	// The last look at the leases before the log says that they were kept.
-	written := keys.At(time.Now())
+	written := s.keys.At(time.Now())
 	for i := range list {
 		d := &list[i]
 		if d.prob == nil {
-			d.prob = written.Lapsed(d.view, d.until)
+			d.prob = written.Lapsed(d.view, d.rec.Kid, d.until)
 		}
 		if d.prob != nil {
 			d.rec = denied(d.rec, d.prob)
@@ -47,6 +46,20 @@ func newRecord(c profile.Caller) audit.Record {
 	return audit.Record{Event: audit.EventSign, Socket: c.Socket, UID: c.Peer.UID, GID: c.Peer.GID, PID: c.Peer.PID}
 }
 
+// withhold records that the tokens of a batch, whose records allow them, were
+// not released; what it returns is the answer.
+func (s *Signer) withhold(ctx context.Context, dk *desk, prob *api.Problem) *api.Problem {
+	for list := range slices.Chunk(dk.released, chunkSize) {
+		for i := range list {
+			list[i] = denied(list[i], prob)
+		}
+		if broken := s.record(ctx, list...); broken != nil {
+			return broken
+		}
+	}
+	return prob
+}
+
 // deny records a refusal; what it returns is the answer.
 func (s *Signer) deny(ctx context.Context, rec audit.Record, prob *api.Problem) *api.Problem {
 	if broken := s.record(ctx, denied(rec, prob)); broken != nil {
@@ -56,7 +69,8 @@ func (s *Signer) deny(ctx context.Context, rec audit.Record, prob *api.Problem) 
 }
 
 // denied makes the record of a refusal. A token that was signed under a lease
-// that has ended is not released, and its jti tells which one it was.
+// that has ended, or by a key that was revoked meanwhile, is not released, and its
+// jti tells which one it was.
 func denied(rec audit.Record, prob *api.Problem) audit.Record {
 	rec.Time, rec.Decision, rec.Code = time.Now(), audit.Deny, string(prob.Code)
 	// The log may keep a denial for a while: not with the whole body that its

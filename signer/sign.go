@@ -10,7 +10,6 @@ import (
 	"github.com/keyturn/keyturn/api"
 	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/signer/gate"
-	"github.com/keyturn/keyturn/signer/keys"
 	"github.com/keyturn/keyturn/signer/profile"
 	"github.com/keyturn/keyturn/signer/request"
 )
@@ -70,16 +69,17 @@ func (s *Signer) issue(c profile.Caller, req *request.Request, dk *desk, d *deci
 // tells of; a crash after it, records that allow tokens which nobody has.
 func (s *Signer) commit(ctx context.Context, dk *desk) {
 	list, kept := dk.decisions, s.keep(ctx, dk)
-	// Writing may have taken long, and a stopped process (SIGSTOP) wakes anywhere.
+	// Writing may have taken long, a stopped process (SIGSTOP) wakes anywhere, and
+	// a revocation comes when it comes.
 	now := time.Now()
-	released := keys.At(now)
+	released := s.keys.At(now)
 	for i := range list {
 		d := &list[i]
 		switch {
 		case kept != nil:
 			d.prob = kept
 		case d.prob == nil:
-			if prob := released.Lapsed(d.view, d.until); prob != nil {
+			if prob := released.Lapsed(d.view, d.rec.Kid, d.until); prob != nil {
 				d.prob = s.deny(ctx, d.rec, prob)
 			}
 		}

@@ -67,13 +67,13 @@ func TestLastLookAtABatch(t *testing.T) {
 		t.Fatal(d[0].prob)
 	}
 	dk.note(&d[0])
-	if prob := dk.lapsed(); prob != nil {
+	if prob := dk.lapsed(w.s.keys.At(time.Now())); prob != nil {
 		t.Errorf("within the lease: %v", prob)
 	}
 	sooner := d[0]
 	sooner.until = time.Now().Add(-time.Second)
 	dk.note(&sooner)
-	if prob := dk.lapsed(); prob == nil || prob.Code != api.SigningLapsed {
+	if prob := dk.lapsed(w.s.keys.At(time.Now())); prob == nil || prob.Code != api.SigningLapsed {
 		t.Errorf("after the lease: %v", prob)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -163,4 +164,57 @@ func Elements(array []byte, most int) ([][]byte, error) {
 		list = append(list, array[end-len(value):end:end])
 	}
 	return list, nil
+}
+
+// Part is one thing inside of a JSON value.
+type Part struct {
+	Kind PartKind
+	// Text is a name without its escapes, or a number as it is written.
+	Text string
+}
+
+// PartKind is what a Part is.
+type PartKind int
+
+// The kinds of parts: an object begins, it ends, one of its members has this
+// name, a number.
+const (
+	Begin PartKind = iota
+	End
+	Name
+	Number
+)
+
+// Parts yields the objects, names and numbers in a value, at every depth and in
+// the order of the text. The value is one that Unmarshal or Check has found sound.
+func Parts(value []byte) iter.Seq[Part] {
+	return func(yield func(Part) bool) {
+		dec := jsontext.NewDecoder(bytes.NewBuffer(value))
+		for {
+			token, err := dec.ReadToken()
+			if err != nil {
+				return
+			}
+			var part Part
+			switch token.Kind() {
+			case jsontext.KindBeginObject:
+				part.Kind = Begin
+			case jsontext.KindEndObject:
+				part.Kind = End
+			case jsontext.KindNumber:
+				part = Part{Number, token.String()}
+			case jsontext.KindString:
+				// Of an object's names and values, the odd ones are names.
+				if in, read := dec.StackIndex(dec.StackDepth()); in != jsontext.KindBeginObject || read%2 == 0 {
+					continue
+				}
+				part = Part{Name, token.String()}
+			default:
+				continue
+			}
+			if !yield(part) {
+				return
+			}
+		}
+	}
 }

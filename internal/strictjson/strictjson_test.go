@@ -3,6 +3,7 @@ package strictjson
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,5 +112,30 @@ func TestMaxMembers(t *testing.T) {
 	}
 	if err := Check([]byte("[" + strings.Repeat("1,", 3*MaxMembers) + "1]")); err != nil {
 		t.Errorf("Check of a long array = %v", err)
+	}
+}
+
+func TestParts(t *testing.T) {
+	for value, want := range map[string][]Part{
+		`1.0`:   {{Number, "1.0"}},
+		`"a"`:   nil,
+		`null`:  nil,
+		`[]`:    nil,
+		` {} `:  {{Kind: Begin}, {Kind: End}},
+		`["a"]`: nil,
+		`[true,{"\u0061":"b","c":["d",-1e400,{"e":{}}],"f":2}]`: {
+			{Kind: Begin}, {Name, "a"}, {Name, "c"}, {Number, "-1e400"}, {Kind: Begin}, {Name, "e"}, {Kind: Begin}, {Kind: End}, {Kind: End},
+			{Name, "f"}, {Number, "2"}, {Kind: End},
+		},
+	} {
+		if got := slices.Collect(Parts([]byte(value))); !slices.Equal(got, want) {
+			t.Errorf("Parts(%s) = %v, want %v", value, got, want)
+		}
+	}
+	for part := range Parts([]byte(`[1,2]`)) {
+		if part.Text == "2" {
+			t.Error("it goes on after the end of the loop")
+		}
+		break
 	}
 }

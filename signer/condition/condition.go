@@ -39,9 +39,25 @@ const (
 // Condition is a compiled expression. It is safe for many goroutines.
 type Condition struct {
 	text    string
+	names   Names
 	program cel.Program
 	timed   bool
 }
+
+// Names are those that an expression spells out and looks for in what a caller
+// sends. A name that is only put together when it is asked is not among them.
+type Names struct {
+	// Claims are names of claims: claims.x, claims["x"], "x" in claims, a key of
+	// claims in a loop that is compared with "x".
+	Claims []string
+	// Inner are names within a claim, and those of which the text does not tell
+	// whether they are: all other fields and keys, and what membership is asked
+	// of, since a list is not told from an object.
+	Inner []string
+}
+
+// Names are the names that the expression looks for, each once.
+func (c *Condition) Names() Names { return c.names }
 
 // Input is what an expression sees.
 type Input struct {
@@ -74,7 +90,7 @@ type Request struct {
 // Known says of names that an expression spells out why they can never be
 // there, nil where they can. A nil function takes every name.
 type Known struct {
-	// Claim is asked about claims.x and claims["x"].
+	// Claim is asked about each of Names.Claims.
 	Claim func(name string) error
 	// Socket is asked about texts that peer.socket is compared with: by ==, by !=,
 	// and in a list.
@@ -104,10 +120,15 @@ func Compile(text string, known Known) (c *Condition, err error) {
 	if issues.Err() != nil {
 		return nil, typeFaults(issues.Errors(), ast, text)
 	}
-	if err := houseRules(checked, text, known); err != nil {
+	names, err := houseRules(checked, text, known)
+	if err != nil {
 		return nil, err
 	}
-	return plan(env, checked, text)
+	if c, err = plan(env, checked, text); err != nil {
+		return nil, err
+	}
+	c.names = names
+	return c, nil
 }
 
 // plan refuses what could cost too much with the largest request.

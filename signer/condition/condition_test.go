@@ -169,26 +169,35 @@ func TestCompileRefuses(t *testing.T) {
 		return nil
 	}
 	for text, want := range map[string]string{
-		"":                               "it is empty",
-		" \n":                            "it is empty",
-		"claims.tenant ==":               "column 17: this is no CEL expression: it ends too early",
-		"claims.tenant = 'x'":            "column 15: this is no CEL expression: equality is written ==",
-		"peer.uidd == 1":                 "column 5: there is no peer.uidd: peer has gid, groups, socket, uid",
-		"true && peer.pid == 1":          "column 13: there is no peer.pid: peer has",
-		"peer == 1":                      "peer is no value by itself: write peer.gid, or another of",
-		"request.ttl == '5m'":            "column 8: there is no request.ttl: request has audience, profile, subject, ttl_seconds",
-		"request.ttl_seconds == '5m'":    "column 21: == does not take (int, string)",
-		"peer.uid in ['a']":              "column 10: in does not take (int, list(string))",
-		"now < 5":                        "column 1: there is no now: a condition sees claims, peer.uid,",
-		"tenant == 'acme'":               "there is no tenant: a condition sees claims",
-		"claims.tenant == acme":          "column 18: there is no acme: a condition sees",
-		"claims.tenant":                  "it gives dyn, and has to give true or false: it may be anything; write … == true",
-		"peer.uid":                       "it gives int, and has to give true or false",
-		"'x'":                            "it gives string",
-		"claims.tennant == 'x'":          "column 7: claims.tennant: not in claims.allow or claims.add",
-		"claims['tennant'] == 'x'":       "claims.tennant: not in claims.allow",
-		"has(claims.tennant)":            "claims.tennant: not in claims.allow",
-		"claims.tenant.split(' ') == []": "there is no function split",
+		"":                                  "it is empty",
+		" \n":                               "it is empty",
+		"claims.tenant ==":                  "column 17: this is no CEL expression: it ends too early",
+		"claims.tenant = 'x'":               "column 15: this is no CEL expression: equality is written ==",
+		"peer.uidd == 1":                    "column 5: there is no peer.uidd: peer has gid, groups, socket, uid",
+		"true && peer.pid == 1":             "column 13: there is no peer.pid: peer has",
+		"peer == 1":                         "peer is no value by itself: write peer.gid, or another of",
+		"request.ttl == '5m'":               "column 8: there is no request.ttl: request has audience, profile, subject, ttl_seconds",
+		"request.ttl_seconds == '5m'":       "column 21: == does not take (int, string)",
+		"peer.uid in ['a']":                 "column 10: in does not take (int, list(string))",
+		"now < 5":                           "column 1: there is no now: a condition sees claims, peer.uid,",
+		"tenant == 'acme'":                  "there is no tenant: a condition sees claims",
+		"claims.tenant == acme":             "column 18: there is no acme: a condition sees",
+		"claims.tenant":                     "it gives dyn, and has to give true or false: it may be anything; write … == true",
+		"peer.uid":                          "it gives int, and has to give true or false",
+		"'x'":                               "it gives string",
+		"claims.tennant == 'x'":             "column 7: claims.tennant: not in claims.allow or claims.add",
+		"claims['tennant'] == 'x'":          "claims.tennant: not in claims.allow",
+		"has(claims.tennant)":               "claims.tennant: not in claims.allow",
+		"claims.tenant.split(' ') == []":    "there is no function split",
+		"!('tennant' in claims)":            "column 3: claims.tennant: not in claims.allow",
+		"!has(dyn(claims).tennant)":         "claims.tennant: not in claims.allow",
+		"dyn(dyn(claims))['tennant'] == 1":  "claims.tennant: not in claims.allow",
+		"'tennant' in dyn(claims)":          "column 1: claims.tennant: not in claims.allow",
+		"!claims.exists(k, k == 'tennant')": "column 24: claims.tennant: not in claims.allow",
+		"claims.all(k, 'tennant' != k)":     "column 15: claims.tennant: not in claims.allow",
+		"size(claims.filter(k, !(k in ['x', 'tenant']))) > 0":                                     "column 31: claims.x: not in claims.allow",
+		"claims != {'tenant': 'x', 'admim': true}":                                                "column 27: claims.admim: not in claims.allow",
+		"{'admim': true} == claims":                                                               "column 2: claims.admim: not in claims.allow",
 		"timestamp('2020-01-01T00:00:00Z').getHours('Europe/Berlin') > 8":                         "there is no function timestamp",
 		"duration('1h') > duration('1m')":                                                         "there is no function duration",
 		"'x'.matches(claims.tenant)":                                                              "matches takes a pattern that is written out",
@@ -320,5 +329,51 @@ func TestPanicRefuses(t *testing.T) {
 	allowed, err := c.Eval(Input{Claims: func(func(string, []byte) bool) { panic("boom") }})
 	if allowed || err == nil || !strings.Contains(err.Error(), "gave up") {
 		t.Errorf("Eval = %v, %v", allowed, err)
+	}
+}
+
+// TestNames: every name that an expression looks for is known, so that no other is
+// taken for it.
+func TestNames(t *testing.T) {
+	for text, want := range map[string]Names{
+		`peer.uid == 1 && request.subject == 'x'`:                               {},
+		`claims.a == 'x' && has(claims.b) && claims['c'] == 1 && 'd' in claims`: {Claims: []string{"a", "b", "c", "d"}},
+		`claims.ctx.role == 'user' || has(claims.ctx['a'].b)`:                   {Claims: []string{"ctx"}, Inner: []string{"role", "b", "a"}},
+		`claims.list.all(i, i.role == 'user')`:                                  {Claims: []string{"list"}, Inner: []string{"role"}},
+		`claims.list.exists(i, i == 'admin') && !('b' in claims.ctx)`:           {Claims: []string{"list", "ctx"}, Inner: []string{"admin", "b"}},
+		`claims.exists(k, k == 'a' || 'b' != k || k in ['c'])`:                  {Claims: []string{"a", "b", "c"}},
+		`[claims].all(c, c.role == 'user')`:                                     {Inner: []string{"role"}},
+		`claims.ctx != {'role': 'root'}`:                                        {Claims: []string{"ctx"}, Inner: []string{"role"}},
+		`claims == {'role': 'root'}`:                                            {Claims: []string{"role"}, Inner: []string{"role"}},
+		`dyn(claims).a == 1 && dyn(claims.b).c == 1`:                            {Claims: []string{"a", "b"}, Inner: []string{"c"}},
+		`request.audience.all(a, a == 'x') && 'y' in request.audience`:          {},
+		`['x'].exists(k, k == 'x') && request.subject in ['x']`:                 {},
+		`claims['a' + 'b'] == 1`:                                                {}, // put together when it is asked
+	} {
+		c, err := Compile(text, Known{})
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		got := c.Names()
+		slices.Sort(got.Inner)
+		slices.Sort(want.Inner)
+		slices.Sort(got.Claims)
+		slices.Sort(want.Claims)
+		if !slices.Equal(got.Claims, want.Claims) || !slices.Equal(got.Inner, want.Inner) {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestOneValue: a claim that holds more than one value is not judged by the first.
+func TestOneValue(t *testing.T) {
+	c := mustCompile(t, `claims.n == 1`)
+	for _, raw := range []string{`1 {}`, `1 []`, `1 2`, `1,2`, `1}`, `1 "x"`, `1 null`, "1 \x00"} {
+		if ok, err := c.Eval(input("n", raw)); ok || err == nil || !strings.Contains(err.Error(), "JSON") {
+			t.Errorf("%q: %v, %v", raw, ok, err)
+		}
+	}
+	if ok, err := c.Eval(input("n", " 1 ")); !ok {
+		t.Errorf("spaces: %v", err)
 	}
 }

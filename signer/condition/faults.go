@@ -29,9 +29,10 @@ func place(text string, at common.Location) string {
 
 // faultList keeps each fault once: a macro unfolds to many nodes at one place.
 type faultList struct {
-	text string
-	said []string
-	errs []error
+	text  string
+	said  []string
+	errs  []error
+	names Names
 }
 
 func (l *faultList) add(at common.Location, format string, args ...any) {
@@ -124,7 +125,7 @@ func isCall(ast *cel.Ast, id int64) bool {
 // houseRules refuses what CEL's types let through: a result that may be
 // anything, a pattern that a caller could choose, a number that rounds, a claim
 // that no token of the profile can have, a socket that there is not.
-func houseRules(checked *cel.Ast, text string, known Known) error {
+func houseRules(checked *cel.Ast, text string, known Known) (Names, error) {
 	l := faultList{text: text}
 	if t := checked.OutputType(); !t.IsExactType(types.BoolType) {
 		hint := "compare it with something"
@@ -144,18 +145,22 @@ func houseRules(checked *cel.Ast, text string, known Known) error {
 				l.add(at, "a double of that size cannot be told apart from its neighbours; write a whole number without a point")
 			}
 		case celast.CallKind:
-			l.call(at, e.AsCall(), known)
+			l.call(at, e.AsCall())
 			for _, text := range socketTexts(e.AsCall()) {
 				l.socket(rep.SourceInfo().GetStartLocation(text.ID()), text, known)
 			}
-		case celast.SelectKind:
-			l.claim(at, e.AsSelect().Operand(), e.AsSelect().FieldName(), known)
+		}
+		for _, n := range namesIn(e) {
+			if n.at != nil {
+				at = rep.SourceInfo().GetStartLocation(n.at.ID())
+			}
+			l.name(at, n, known)
 		}
 	}))
-	return errors.Join(l.errs...)
+	return l.names, errors.Join(l.errs...)
 }
 
-func (l *faultList) call(at common.Location, call celast.CallExpr, known Known) {
+func (l *faultList) call(at common.Location, call celast.CallExpr) {
 	args := call.Args()
 	if len(args) == 0 {
 		return
@@ -165,26 +170,30 @@ func (l *faultList) call(at common.Location, call celast.CallExpr, known Known) 
 	if last.Kind() == celast.LiteralKind {
 		text, literal = last.AsLiteral().(types.String)
 	}
-	switch call.FunctionName() {
-	case "matches":
-		if !literal {
-			l.add(at, "matches takes a pattern that is written out, in quotes: a caller must not choose it")
-		} else if _, err := regexp.Compile(string(text)); err != nil {
-			l.add(at, "matches: %v", err)
-		}
-	case operators.Index:
-		if literal {
-			l.claim(at, args[0], string(text), known)
-		}
+	if call.FunctionName() != "matches" {
+		return
+	}
+	if !literal {
+		l.add(at, "matches takes a pattern that is written out, in quotes: a caller must not choose it")
+	} else if _, err := regexp.Compile(string(text)); err != nil {
+		l.add(at, "matches: %v", err)
 	}
 }
 
-func (l *faultList) claim(at common.Location, operand celast.Expr, name string, known Known) {
-	if known.Claim == nil || !isName(operand, "claims") {
+// name keeps a name, and asks whether there can be such a claim.
+func (l *faultList) name(at common.Location, n name, known Known) {
+	list := &l.names.Inner
+	if n.ofClaim {
+		list = &l.names.Claims
+	}
+	if !slices.Contains(*list, n.text) {
+		*list = append(*list, n.text)
+	}
+	if !n.ofClaim || known.Claim == nil {
 		return
 	}
-	if err := known.Claim(name); err != nil {
-		l.add(at, "claims.%s: %v", name, err)
+	if err := known.Claim(n.text); err != nil {
+		l.add(at, "claims.%s: %v", n.text, err)
 	}
 }
 

@@ -3,7 +3,7 @@
 //
 //	Accept(snapshot) ─┐                        ┌─► Views (one atomic pointer, immutable)
 //	                  ├─► under mu: rebuild ───┤        ▲
-//	Run: loads halves ┘                        └────────┼── a request reads them once: Pick, Moment
+//	Run: loads halves ┘                        └────────┼── a request: Pick, by one reading; At, by the newest
 //	     from Source                                    └── Alarms too
 //
 // The halves of the active key and of standbys are loaded ahead of their turn,

@@ -9,8 +9,8 @@ import (
 	"github.com/keyturn/keyturn/token"
 )
 
-// Views are what requests see of all issuers, by name, from their beginning to
-// their end. They are immutable.
+// Views are what requests see of all issuers, by name: one reading to sign by,
+// and the newest when what was signed is released. They are immutable.
 type Views map[string]*View
 
 // View is an issuer as requests see it. It is immutable.
@@ -117,26 +117,49 @@ func (v *View) lapsed(until, now, late time.Time) *api.Problem {
 	}
 }
 
-// Moment is one reading of the clocks for several tokens.
+// withdrawn says why tokens of a key are not released that was picked from an
+// earlier view, with a lease: it may sign no longer, or for a shorter time, and
+// whoever made it so counts on that no more of them appear.
+func (v *View) withdrawn(kid string, until, now time.Time) *api.Problem {
+	k := v.Snapshot.Key(kid)
+	if k == nil {
+		return api.NewProblem(api.NoActiveKey, fmt.Sprintf("the key %q is in the manifest no longer: it left while the token was being made; ask again", kid))
+	}
+	switch state := k.State(now); {
+	case state == keyring.Revoked, state == keyring.Closed, state == keyring.Withdrawn:
+		return api.NewProblem(api.NoActiveKey, fmt.Sprintf("the key %q is %s: it became so while the token was being made; ask again", kid, state))
+	case v.Snapshot.SignUntil(k).Before(until):
+		return api.NewProblem(api.SigningLapsed, fmt.Sprintf("the signing lease of key %q was shortened while the token was being made; ask again", kid))
+	}
+	return nil
+}
+
+// Moment is one reading of the clocks, and of the issuers as they are now, for
+// several tokens.
 type Moment struct {
-	now  time.Time
-	view *View
-	late time.Time // by the clocks of that view's issuer
+	now   time.Time
+	views Views
+	view  *View
+	late  time.Time // by the clocks of that view's issuer
 }
 
 // At begins a moment with the wall clock as it was read.
-func At(now time.Time) Moment { return Moment{now: now} }
+func (h *Holder) At(now time.Time) Moment { return Moment{now: now, views: h.Views()} }
 
-// Now is the wall clock of the moment.
-func (m *Moment) Now() time.Time { return m.now }
-
-// Lapsed says why a token that an issuer's key signed until a lease may not be
-// released at this moment: signing_lapsed, or nil.
-func (m *Moment) Lapsed(v *View, until time.Time) *api.Problem {
-	if m.view != v {
-		m.view, m.late = v, v.late()
+// Lapsed says why a token may not be released at this moment that a key signed
+// until a lease, both as an earlier view had them: signing_lapsed,
+// no_active_key, or nil. What has been accepted since counts, a revocation above all.
+func (m *Moment) Lapsed(v *View, kid string, until time.Time) *api.Problem {
+	present := m.views[v.Issuer]
+	if m.view != present {
+		m.view, m.late = present, present.late()
 	}
-	return v.lapsed(until, m.now, m.late)
+	if present.Snapshot != v.Snapshot {
+		if prob := present.withdrawn(kid, until, m.now); prob != nil {
+			return prob
+		}
+	}
+	return present.lapsed(until, m.now, m.late)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

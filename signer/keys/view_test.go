@@ -46,12 +46,13 @@ func TestMoment(t *testing.T) {
 	snap := keystest.New(t).Snap
 	snap.Lease = now.Add(time.Minute)
 	v := &View{Issuer: "main", Snapshot: snap, late: func() time.Time { reads++; return now.Add(30 * time.Second) }}
-	m := At(now)
+	other := &View{Issuer: "other", Snapshot: snap, late: func() time.Time { reads++; return now.Add(time.Hour) }}
+	m := Moment{now: now, views: Views{"main": v, "other": other}}
 	for _, tc := range []struct {
 		until time.Duration
 		code  api.Code
 	}{{time.Minute, ""}, {31 * time.Second, ""}, {30 * time.Second, api.SigningLapsed}, {0, api.SigningLapsed}} {
-		prob := m.Lapsed(v, now.Add(tc.until))
+		prob := m.Lapsed(v, "k", now.Add(tc.until))
 		if (prob == nil) != (tc.code == "") || prob != nil && prob.Code != tc.code {
 			t.Errorf("a lease of %s: %v", tc.until, prob)
 		}
@@ -59,9 +60,46 @@ func TestMoment(t *testing.T) {
 	if reads != 1 {
 		t.Errorf("the later clock was read %d times", reads)
 	}
-	other := &View{Issuer: "other", Snapshot: snap, late: func() time.Time { reads++; return now.Add(time.Hour) }}
-	if prob := m.Lapsed(other, now.Add(time.Minute)); prob == nil || reads != 2 {
+	if prob := m.Lapsed(other, "k", now.Add(time.Minute)); prob == nil || reads != 2 {
 		t.Errorf("another issuer, whose clock is later: %v, %d readings", prob, reads)
+	}
+}
+
+// What was accepted after a key was picked holds, of that key alone.
+func TestLapsedByThePresentView(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(s *keyring.Snapshot)
+		want   api.Code
+	}{
+		"nothing":         {func(*keyring.Snapshot) {}, ""},
+		"revoked":         {func(s *keyring.Snapshot) { s.Keys[0].Revoked = time.Now() }, api.NoActiveKey},
+		"another revoked": {func(s *keyring.Snapshot) { s.Keys[1].Revoked = time.Now() }, ""},
+		"closed": {func(s *keyring.Snapshot) {
+			s.Keys[0].Retired, s.Keys[0].SignUntil, s.Keys[0].Closed = time.Now(), s.Lease, time.Now()
+		}, api.NoActiveKey},
+		"gone":            {func(s *keyring.Snapshot) { s.Keys = s.Keys[1:] }, api.NoActiveKey},
+		"rotated":         {func(s *keyring.Snapshot) { s.Keys[0].Retired, s.Keys[0].SignUntil = time.Now(), s.Lease }, ""},
+		"lease shortened": {func(s *keyring.Snapshot) { s.Lease = s.Lease.Add(-time.Hour) }, api.SigningLapsed},
+		"lease renewed":   {func(s *keyring.Snapshot) { s.Lease = s.Lease.Add(time.Second) }, ""},
+		"lease too long":  {func(s *keyring.Snapshot) { s.Lease = s.Lease.Add(24 * time.Hour) }, api.SigningLapsed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, keyring.ES256, keyring.EdDSA).start()
+				synctest.Wait()
+				v := w.h.Views()["main"]
+				key, prob := v.Pick("ES256", time.Now())
+				if prob != nil {
+					t.Fatal(prob)
+				}
+				w.Change(tc.change)
+				m := w.h.At(time.Now())
+				prob = m.Lapsed(v, key.Kid(), key.Until)
+				if (prob == nil) != (tc.want == "") || prob != nil && prob.Code != tc.want {
+					t.Errorf("%v, want %s", prob, tc.want)
+				}
+			})
+		})
 	}
 }
 

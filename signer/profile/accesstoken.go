@@ -17,6 +17,15 @@ func isAccessToken(typ string) bool {
 	return lower == "at+jwt" || lower == "application/at+jwt"
 }
 
+// specialClaims are those that mean something by a profile's typ: the ones that
+// accessClaim knows.
+func specialClaims(typ string) []string {
+	if !isAccessToken(typ) {
+		return nil
+	}
+	return []string{clientID, "scope", "acr", "auth_time", "amr", "groups", "roles", "entitlements"}
+}
+
 // accessClaim says what a claim of an access token has to be and is not, ""
 // where it is fine: client_id (RFC 9068 §2.2), scope (RFC 8693 §4.2),
 // auth_time, acr and amr (OpenID Connect Core §2), groups, roles and

@@ -111,7 +111,7 @@ func compile(cfg Config, known Known) (*Profile, error) {
 	errs = append(errs, p.compileSubject()...)
 	errs = append(errs, p.compileAudiences()...)
 	var claimErrs []error
-	p.claims, claimErrs = compileClaims(cfg.Claims)
+	p.claims, claimErrs = compileClaims(cfg.Claims, specialClaims(cfg.Type))
 	errs = append(errs, claimErrs...)
 	errs = append(errs, p.compileType()...)
 	errs = append(errs, p.compileWhen(known.Sockets)...)

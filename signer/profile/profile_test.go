@@ -63,6 +63,8 @@ func TestCompileRefuses(t *testing.T) {
 		"own claim added":     {func(p *Config) { p.Claims.Add = []request.Claim{{Name: "iss", Value: raw(`"x"`)}} }, `claims.add: "iss"`},
 		"header name added":   {func(p *Config) { p.Claims.Add = []request.Claim{{Name: "kid", Value: raw(`"x"`)}} }, `claims.add: "kid"`},
 		"nameless claim":      {func(p *Config) { p.Claims.Allow = []string{""} }, "needs a name"},
+		"unseen claim":        {func(p *Config) { p.Claims.Allow = []string{"\u034f"} }, "needs a name"},
+		"unseen, required":    {func(p *Config) { p.Claims.Require = []string{"\ufe0f"} }, "is not a name"},
 		"claim twice":         {func(p *Config) { p.Claims.Allow = []string{"a", "a"} }, "twice"},
 		"claim twins":         {func(p *Config) { p.Claims.Allow = []string{"a", "A"} }, "differ in case"},
 		"allowed and added": {func(p *Config) {

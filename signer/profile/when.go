@@ -27,11 +27,17 @@ func (p *Profile) compileWhen(sockets []string) []error {
 	if err != nil {
 		return eachUnder("when", err)
 	}
+	for _, name := range p.when.Names().Inner {
+		p.claims.inner.add(name)
+	}
 	return nil
 }
 
-// carries says why a token of the profile never has a claim, as a condition may see it.
+// carries says why a token of the profile never has a claim, as a condition may
+// see it, or why it could have another one that is taken for it.
 func (p *Profile) carries(name string) error {
+	twin := p.claims.meant.twin(name)
+	p.claims.meant.add(name)
 	switch {
 	case name == "sub":
 		return errors.New("keyturn writes it; write request.subject")
@@ -39,19 +45,12 @@ func (p *Profile) carries(name string) error {
 		return errors.New("keyturn writes it; write request.audience")
 	case isOurs(name):
 		return errors.New("keyturn writes it, after the condition was asked; leave it out")
-	case p.claims.any || p.claims.allowed[name] || p.claims.added[fold(name)] && p.adds(name):
-		return nil
+	case !p.claims.any && !p.claims.allowed[name] && !slices.Contains(p.claims.added[fold(name)], name):
+		return errors.New("no token of this profile carries it; name it in claims.allow or claims.add")
+	case twin != "":
+		return fmt.Errorf("the profile is about %q, too, and some readers take one for the other", twin)
 	}
-	return errors.New("no token of this profile carries it; name it in claims.allow or claims.add")
-}
-
-func (p *Profile) adds(name string) bool {
-	for _, c := range p.claims.add {
-		if c.Name == name {
-			return true
-		}
-	}
-	return false
+	return nil
 }
 
 // eachUnder names the setting in each of the errors that were joined.

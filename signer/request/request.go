@@ -1,9 +1,11 @@
 package request
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -66,6 +68,9 @@ func parseAny(body []byte) Entry {
 	if err := strictjson.Unmarshal(body, &req); err != nil {
 		return Entry{Problem: Invalid("%s", clipDetail(err))}
 	}
+	if name := nullMember(body); name != "" {
+		return Entry{Problem: Invalid("member %q cannot be null; leave it out", name)}
+	}
 	e := Entry{Request: Request{Profile: req.Profile, Subject: req.Subject, Audience: req.Audience}}
 	if e.HasTTL = req.TTLSeconds != nil; e.HasTTL {
 		e.TTL = *req.TTLSeconds
@@ -75,6 +80,24 @@ func parseAny(body []byte) Entry {
 	}
 	slices.SortFunc(e.Claims, Claim.Compare)
 	return e
+}
+
+// nullMember is the first member of a request that is null. To Go that is as if
+// it were not there; to the caller it may mean something.
+func nullMember(body []byte) string {
+	if !bytes.Contains(body, []byte("null")) {
+		return ""
+	}
+	var members map[string]json.RawMessage
+	if strictjson.Unmarshal(body, &members) != nil {
+		return "" // it was read before
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if string(bytes.TrimSpace(members[name])) == "null" {
+			return name
+		}
+	}
+	return ""
 }
 
 // ParseBatch reads the requests of a batch, at most api.MaxBatch, of at most

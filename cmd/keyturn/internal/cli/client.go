@@ -205,7 +205,7 @@ func ofAnother(path string, p *api.Problem) bool {
 		return false
 	}
 	switch path {
-	case "/v1/sign", "/v1/profiles", "/v1/issuers", "/v1/revoke":
+	case "/v1/sign", "/v1/profiles", "/v1/issuers":
 		return true
 	}
 	return strings.Contains(p.Detail, "socket ")
