@@ -102,6 +102,8 @@ func badRequests() []badRequest {
 		{"audience of the profile's", `{"profile":"strict","audience":"other"}`, 400, invalid, "not one of the profile's"},
 		{"claim that is not allowed", `{"profile":"strict","claims":{"tenant":"a","scope":"b"}}`, 400, api.ClaimForbidden, `does not allow the claim "scope"`},
 		{"claim that the profile adds", `{"profile":"strict","claims":{"tenant":"a","env":"b"}}`, 400, api.ClaimForbidden, `the profile itself sets the claim "env"`},
+		{"claim without a name", good(`,"claims":{"":1}`), 400, api.ClaimForbidden, "a claim needs a name"},
+		{"case twin of an allowed claim", `{"profile":"strict","claims":{"Tenant":"a"}}`, 400, api.ClaimForbidden, `"Tenant"`},
 		{"required claim", `{"profile":"strict"}`, 400, invalid, `requires the claim "tenant"`},
 	}
 	for _, name := range []string{"alg", "kid", "typ", "iss", "sub", "aud", "exp", "nbf", "iat", "jti"} {

@@ -22,7 +22,7 @@ func (s *Server) signHandler() http.Handler {
 		writeJSON(w, "application/json", s.listed())
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		api.NewProblem(api.NotFound, "this socket has POST /v1/sign, POST /v1/sign/batch, GET /v1/jwks and GET /v1/profiles").WriteTo(w)
+		api.NewProblem(api.NotFound, "this is a sign socket with POST /v1/sign, POST /v1/sign/batch, GET /v1/jwks and GET /v1/profiles; keys, rotation and status are at the admin socket").WriteTo(w)
 	})
 	return mux
 }

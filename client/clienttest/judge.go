@@ -184,13 +184,18 @@ func (p *profile) judgeClaims(asked map[string]json.RawMessage) (map[string]any,
 	}
 	for name, value := range asked {
 		same := func(other string) bool { return strings.EqualFold(name, other) }
+		means := slices.ContainsFunc(slices.Concat(p.AllowedClaims, p.RequiredClaims), func(other string) bool { return other != name && same(other) })
 		switch {
+		case name == "":
+			return forbidden("a claim needs a name")
 		case prints("claim", name) != nil:
 			return forbidden("the claim %q holds what does not print; leave it out", name)
 		case slices.ContainsFunc([]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "alg", "kid", "typ"}, same):
 			return forbidden("keyturn alone writes the claim %q; leave it out of claims", name)
 		case containsName(p.Add, same):
 			return forbidden("the profile itself sets the claim %q; leave it out", name)
+		case means:
+			return forbidden("some readers take the claim %q for another that the profile names; leave it out", name)
 		case !slices.Contains(p.AllowedClaims, anyName) && !slices.Contains(p.AllowedClaims, name):
 			return forbidden("the profile does not allow the claim %q; GET /v1/profiles lists what it allows", name)
 		case containsName(out, same):
