@@ -175,7 +175,7 @@ func (l *Log) write(group []*entry) error {
 	n, err := l.file.Write(out)
 	if err == nil {
 		l.last, l.torn, l.size = last, torn{}, l.size+int64(n)
-		l.forget()
+		l.note()
 		return nil
 	}
 	if n == 0 {

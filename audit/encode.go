@@ -22,7 +22,7 @@ func (r *Record) appendTo(dst []byte) ([]byte, error) {
 	}
 	dst = appendTime(append(dst, `{"time":`...), r.Time)
 	dst = appendText(append(dst, `,"event":`...), string(r.Event))
-	dst = appendText(append(dst, `,"decision":`...), string(r.Decision))
+	dst = appendMember(dst, `,"decision":`, string(r.Decision))
 	dst = appendMember(dst, `,"code":`, r.Code)
 	dst = appendText(append(dst, `,"socket":`...), r.Socket)
 	dst = strconv.AppendUint(append(dst, `,"uid":`...), uint64(r.UID), 10)

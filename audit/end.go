@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -96,37 +95,4 @@ func lastRecord(data []byte, last *Link) (rest []byte, found bool) {
 		stop = start - 1
 	}
 	return nil, false
-}
-
-// The side file keeps the head while nobody has the log open: logrotate may
-// take the whole log away, and the chain goes on all the same.
-
-// keep notes the newest record. A crash, or a disk without room, leaves none:
-// then a log that was emptied meanwhile begins a new chain.
-func keep(side *os.File, last Link) {
-	doc, err := json.Marshal(last.head())
-	if err != nil || last.Seq == 0 {
-		return
-	}
-	if _, err := side.WriteAt(append(doc, '\n'), 0); err != nil {
-		_ = side.Truncate(0) // half of it could not be read either
-	}
-}
-
-// forget takes the note away: with the next record it is out of date.
-func (l *Log) forget() {
-	if l.kept && l.side.Truncate(0) == nil {
-		l.kept = false
-	}
-}
-
-func readKept(side *os.File) (Link, bool) {
-	var h Head
-	doc, err := io.ReadAll(io.LimitReader(io.NewSectionReader(side, 0, 1<<10), 1<<10))
-	if err != nil || json.Unmarshal(doc, &h) != nil || h.check() != nil {
-		return Link{}, false
-	}
-	last := Link{Chain: h.Chain, Seq: h.Seq}
-	copy(last.Hash[:], h.Hash)
-	return last, true
 }

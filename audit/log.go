@@ -45,8 +45,8 @@ type Log struct {
 	doubt bool
 	// size is that of the file, if nobody else cuts it.
 	size int64
-	// kept: the side file holds a head, which is out of date with the next record.
-	kept bool
+	// noted: the side file tells of the file in use.
+	noted bool
 	// out and group are kept for the next write.
 	out   []byte
 	group []*entry
@@ -62,7 +62,8 @@ type Log struct {
 //
 // The chain goes on where the file ends. In an empty file it goes on from the
 // record that was the last when the log was closed, which the side file keeps;
-// where it keeps none a new chain begins.
+// after a crash from the last one of the file that was in use, if that was renamed
+// in its folder. Where neither is found a new chain begins.
 func Open(path string) (*Log, error) {
 	l := &Log{path: path, turn: make(chan struct{}, 1)}
 	if err := l.open(); err != nil {
@@ -84,11 +85,8 @@ func (l *Log) open() (err error) {
 		return errors.Join(err, l.file.Close(), l.side.Close())
 	}
 	l.last, l.torn, l.size = end.last, end.torn, end.size
-	if kept, ok := readKept(l.side); ok {
-		l.kept = true
-		if end.size == 0 {
-			l.last = kept
-		}
+	if end.size == 0 {
+		l.last = l.place()
 	}
 	if l.last.Seq == 0 {
 		l.last = newChain()
@@ -129,7 +127,7 @@ func (l *Log) Reopen() error {
 		return fmt.Errorf("reopen audit log %q: %w", l.path, err)
 	}
 	old := l.file
-	l.file, l.torn, l.size = file, end.torn, end.size // a crash here leaves whole lines in both
+	l.file, l.torn, l.size, l.noted = file, end.torn, end.size, false // a crash here leaves whole lines in both
 	if err := errors.Join(old.Sync(), old.Close()); err != nil {
 		return fmt.Errorf("close the previous audit log: %w", err)
 	}

@@ -19,6 +19,9 @@ const (
 	// EventTorn is no decision: the bytes before it in the file are what a crash,
 	// or a disk without room, left of a record that nobody was told of.
 	EventTorn Event = "torn"
+	// EventLost is no decision: Count of them, from First to Time, have no record,
+	// since it could not be written and was not required. It has no caller.
+	EventLost Event = "lost"
 )
 
 // Decision says what became of it.
@@ -37,7 +40,7 @@ type Record struct {
 	// Time is when it was decided; Append fills it in where it is zero.
 	Time     time.Time `json:"time"`
 	Event    Event     `json:"event"`
-	Decision Decision  `json:"decision"`
+	Decision Decision  `json:"decision,omitempty"`
 	// Code is the problem code that the caller was answered with (package api).
 	Code string `json:"code,omitempty"`
 	// Socket is the configured name of the socket.

@@ -12,7 +12,8 @@
 //
 //	flag ─► KEYTURN_* ─► VAULT_* ─► file ─► default      the first that is set counts
 //
-// The scalars that the environment may set, all of them strings:
+// The scalars that the environment may set, all of them strings (docs/configuration.md
+// tells them to users):
 //
 //	KEYTURN_CONFIG                    the file itself (--config)
 //	KEYTURN_STORE                     store

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -61,9 +63,16 @@ func Sum(file string) ([sha256.Size]byte, error) {
 	return sha256.Sum256(doc), err
 }
 
+// pipeTime bounds the wait for a configuration that comes through a pipe: of
+// keyturn config check --config <(…), or a FIFO.
+const pipeTime = time.Minute
+
 // readFile reads a configuration, unless somebody else could have written it.
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// Nobody waits for the other end of a FIFO to open it, and for its bytes no longer than pipeTime.
+func readFile(path string) ([]byte, error) { return readWithin(path, pipeTime) }
+
+func readWithin(path string, limit time.Duration) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, notOpened(path, err)
 	}
@@ -81,8 +90,15 @@ func readFile(path string) ([]byte, error) {
 			return nil, fmt.Errorf("%s says who may sign: %w", path, err)
 		}
 	}
-	doc, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	var doc []byte
+	if info.Mode()&fs.ModeNamedPipe != 0 {
+		doc, err = readPipe(f, time.Now().Add(limit))
+	} else {
+		doc, err = io.ReadAll(io.LimitReader(f, maxFile+1))
+	}
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%s is a pipe, and no whole configuration came through it within %s", path, limit)
 	case err != nil:
 		return nil, fmt.Errorf("read configuration: %w", err)
 	case len(doc) > maxFile:
@@ -90,6 +106,37 @@ func readFile(path string) ([]byte, error) {
 	}
 	return doc, nil
 }
+
+// readPipe reads to the end, or one byte more than a configuration may have.
+func readPipe(f *os.File, end time.Time) ([]byte, error) {
+	fifo := named(f)
+	if err := f.SetReadDeadline(end); err != nil {
+		return nil, err
+	}
+	for {
+		doc, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+		if len(doc) > 0 || err != nil || !fifo {
+			return doc, err
+		}
+		time.Sleep(pipePause) // until the deadline: a read after it fails
+	}
+}
+
+// named tells a FIFO from a shell's pipe, which has ended when it says so: a FIFO
+// also reads as if it had while nobody has opened it for writing yet.
+func named(f *os.File) bool {
+	const pipefs = 0x50495045 // statfs(2)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var at syscall.Statfs_t
+	failed := raw.Control(func(fd uintptr) { err = syscall.Fstatfs(int(fd), &at) })
+	return failed == nil && err == nil && at.Type != pipefs
+}
+
+// pipePause is how long to wait before a FIFO is read again.
+const pipePause = 20 * time.Millisecond
 
 // notOpened says why a file cannot be read, and what to do about it.
 func notOpened(path string, err error) error {

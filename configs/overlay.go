@@ -20,8 +20,10 @@ type scalar struct {
 }
 
 // env is the setting's variable: vault.address is KEYTURN_VAULT_ADDRESS.
-func (s scalar) env() string {
-	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.path, ".", "_"))
+func (s scalar) env() string { return envOf(s.path) }
+
+func envOf(path string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
 }
 
 const envPrefix = "KEYTURN_"
@@ -179,7 +181,12 @@ func (ov *overlay) warnings() []Warning {
 	var out []Warning
 	for _, name := range names {
 		text := name + " is not a setting of keyturn and is ignored"
-		if near := nearestEnv(name, known); near != "" {
+		if path := settingOf(name); path != "" {
+			text = name + " is ignored: " + path + " is set in the file alone"
+			if why := refused[path]; why != "" {
+				text = name + " is ignored: " + why
+			}
+		} else if near := nearestEnv(name, known); near != "" {
 			text += ": is it " + near + "?"
 		} else {
 			text += " (Kubernetes sets such for a Service named keyturn: enableServiceLinks: false keeps them out)"
@@ -187,6 +194,16 @@ func (ov *overlay) warnings() []Warning {
 		out = append(out, Warning(text))
 	}
 	return out
+}
+
+// settingOf is the setting whose variable this would be, if it had one.
+func settingOf(env string) string {
+	for _, path := range strictyaml.Settings[Config]() {
+		if envOf(path) == env {
+			return path
+		}
+	}
+	return ""
 }
 
 func nearestEnv(name string, known []string) string {

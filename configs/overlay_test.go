@@ -165,3 +165,57 @@ func TestEveryScalar(t *testing.T) {
 		}
 	}
 }
+
+// TestVariablesThatNothingReads: a setting that the environment does not have is
+// told so, and not taken for another program's.
+func TestVariablesThatNothingReads(t *testing.T) {
+	for env, want := range map[string]string{
+		"KEYTURN_SYNC_INTERVAL":       "KEYTURN_SYNC_INTERVAL is ignored: sync_interval is set in the file alone",
+		"KEYTURN_AUDIT_REQUIRED":      "KEYTURN_AUDIT_REQUIRED is ignored: audit.required is set in the file alone",
+		"KEYTURN_PROFILES":            "KEYTURN_PROFILES is ignored: profiles is set in the file alone",
+		"KEYTURN_VAULT_AUTH_TOKEN":    "KEYTURN_VAULT_AUTH_TOKEN is ignored: a secret never stands in this file: leave the token in VAULT_TOKEN",
+		"KEYTURN_STOER":               "KEYTURN_STOER is not a setting of keyturn and is ignored: is it KEYTURN_STORE?",
+		"KEYTURN_SERVICE_PORT_STATUS": "KEYTURN_SERVICE_PORT_STATUS is not a setting of keyturn and is ignored (Kubernetes sets such",
+	} {
+		_, warnings, err := loadText(t, minimal, Options{Environ: []string{env + "=x"}})
+		if err != nil || len(warnings) != 1 || !strings.HasPrefix(string(warnings[0]), want) {
+			t.Errorf("%s: %q, %v, want %q", env, warnings, err, want)
+		}
+	}
+}
+
+// TestDocsNameEveryVariable: the page's table is the list, with the flags and Vault's variables.
+func TestDocsNameEveryVariable(t *testing.T) {
+	doc, err := os.ReadFile("../docs/configuration.md")
+	must(t, err)
+	_, table, _ := strings.Cut(string(doc), "\n## The environment\n")
+	code := func(text string) string {
+		if text == "" {
+			return ""
+		}
+		return "`" + text + "`"
+	}
+	rows := 0
+	for line := range strings.Lines(table) {
+		if strings.HasPrefix(line, "| `KEYTURN_") {
+			rows++
+		}
+	}
+	if want := len(scalars()) + 1; rows != want {
+		t.Errorf("%d variables, want %d", rows, want)
+	}
+	for _, s := range scalars() {
+		flag, vault := "", ""
+		if s.flag != "" {
+			flag = code("--" + s.flag)
+		}
+		if s.vault != "" {
+			vault = code(s.vault) + ", with `store: vault`"
+		}
+		row := strings.ReplaceAll("| "+code(s.env())+" | "+code(s.path)+" | "+flag+" | "+vault+" |\n", "|  |", "| |")
+		row = strings.ReplaceAll(row, "|  |", "| |")
+		if !strings.Contains(table, row) {
+			t.Errorf("docs/configuration.md has no row %q", row)
+		}
+	}
+}

@@ -113,6 +113,7 @@ func (v *validator) validate() {
 		v.need("audit.file", c.Audit.File, "every decision is written there before a token is released, such as /var/log/keyturn/audit.jsonl")
 	}
 	v.anchors()
+	v.collisions()
 }
 
 // anchors checks where the audit log's heads are kept.

@@ -96,11 +96,11 @@ func (v *validator) confirm(is *Issuer, where string) {
 	}
 }
 
-// served checks what targets of all issuers share: files, and the paths of the
-// one public listener.
+// served checks what targets of all issuers share: the paths of the one public
+// listener.
 func (v *validator) served() {
 	c := v.cfg
-	files, paths := map[string]string{}, map[string]string{}
+	paths := map[string]string{}
 	for i := range c.Issuers {
 		paths[c.Issuers[i].DiscoveryPath()] = at("issuers", i) + " for its discovery document"
 	}
@@ -108,10 +108,6 @@ func (v *validator) served() {
 	for i := range c.Issuers {
 		for j, t := range c.Issuers[i].Publish {
 			p := at(at("issuers", i)+".publish", j)
-			if other := files[t.File]; t.File != "" && other != "" {
-				v.fault(p+".file", "%s is the file of %s as well: a file belongs to one target", t.File, other)
-			}
-			files[t.File] = p
 			if !t.HTTP {
 				continue
 			}

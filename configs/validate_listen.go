@@ -6,14 +6,13 @@ import (
 	"github.com/keyturn/keyturn/configs/internal/syntax"
 )
 
-// listen checks sockets and addresses, and that no two are the same.
+// listen checks sockets and addresses; that no two sockets are one is told with all paths.
 func (v *validator) listen() {
 	l := &v.cfg.Listen
 	v.names("listen.sign", len(l.Sign), func(i int) string { return l.Sign[i].Name })
-	taken := map[string]string{}
 	for i, s := range l.Sign {
 		path := at("listen.sign", i)
-		v.socket(path, s.Path, s.Mode, s.Group, taken)
+		v.socket(path, s.Path, s.Mode, s.Group)
 		if n := s.ConnectionsPerUser; n < 1 || n > 200 {
 			v.fault(path+".connections_per_user", "%d is out of range: a user may have 1 to 200 of the socket's 512 connections", n)
 		}
@@ -21,7 +20,7 @@ func (v *validator) listen() {
 	if v.cfg.Has(Signer) && len(l.Sign) == 0 {
 		v.fault("listen.sign", "is empty, and role signer signs for those who come through a socket: add one, or take listen.sign out for the default")
 	}
-	v.socket("listen.admin", l.Admin.Path, l.Admin.Mode, l.Admin.Group, taken)
+	v.socket("listen.admin", l.Admin.Path, l.Admin.Mode, l.Admin.Group)
 	for i, a := range l.Admin.Allow {
 		if a.UID == nil && a.GID == nil {
 			v.fault(at("listen.admin.allow", i), "is empty and would match everybody: name a uid or gid")
@@ -36,13 +35,9 @@ func (v *validator) listen() {
 	}
 }
 
-func (v *validator) socket(path, file, mode, group string, taken map[string]string) {
+func (v *validator) socket(path, file, mode, group string) {
 	if v.need(path+".path", file, "where the socket is made, such as "+DefaultSignSocket) {
 		v.check(path+".path", syntax.SocketPath(file))
-		if other := taken[file]; other != "" {
-			v.fault(path+".path", "%s is the path of %s as well: choose another", file, other)
-		}
-		taken[file] = path
 	}
 	v.check(path+".mode", syntax.SocketMode(mode))
 	if group != "" {

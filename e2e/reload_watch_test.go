@@ -200,7 +200,7 @@ func TestWatchFalse(t *testing.T) {
 }
 
 // TestReloadNamesWhatWaits: an alarm names what only a restart applies, until
-// the file says again what runs. Profiles that need it are refused.
+// the file says again what runs. Profiles that need it wait, too.
 func TestReloadNamesWhatWaits(t *testing.T) {
 	t.Parallel()
 	s := versionSite(t)
@@ -217,9 +217,29 @@ func TestReloadNamesWhatWaits(t *testing.T) {
 	})
 	s.replace(strings.Replace(s.version(2), "profiles:", "  - {name: more, issuer: main, algorithm: ES256, rotate: \"@every 1h\", max_token_ttl: 10s}\nprofiles:", 1))
 	d.becomes(2) // a ring that nobody uses yet
+	// Its profile waits with it, as a whole; so does a new one. All else is applied.
 	text := strings.Replace(s.version(3), "profiles:", "  - {name: more, issuer: main, algorithm: ES256, rotate: \"@every 1h\", max_token_ttl: 10s}\nprofiles:", 1)
-	s.replace(strings.Replace(text, "ring: web", "ring: more", 1))
-	d.refusesFile(2, "profiles[0].ring: ring more is new in this file: restart keyturn")
+	other := `
+  - {name: other, ring: web, allow: [{socket: default}], subject: {fixed: me}, audiences: [a]}
+  - {name: new, ring: more, allow: [{socket: default}], subject: {fixed: me}, audiences: [a]}
+audit:`
+	s.replace(strings.NewReplacer("ring: web", "ring: more", "\naudit:", other).Replace(text))
+	within(t, 20*time.Second, "alarm restart_needed with profiles", func() error {
+		text, err := d.alarm("restart_needed")
+		if !strings.HasSuffix(text, ": profiles[0].ring, profiles[2].ring, rings; until then of these profiles holds what the file said before: probe; until then there are no profiles new") {
+			return fmt.Errorf("%q, %v", text, err)
+		}
+		return d.lacksAlarm("config_refused")
+	})
+	if v, err := d.probe(); err != nil || v != "v2" {
+		t.Errorf("the profile that waits: %s, %v", v, err)
+	}
+	if code := d.asks(api.SignRequest{Profile: "other"}); code != "" {
+		t.Errorf("a profile beside one that waits: %q", code)
+	}
+	if code := d.asks(api.SignRequest{Profile: "new"}); code != api.Forbidden {
+		t.Errorf("a profile on a ring that is not there yet: %q", code)
+	}
 	s.replace(s.version(4))
 	d.becomes(4)
 	if err := d.lacksAlarm("restart_needed"); err != nil {

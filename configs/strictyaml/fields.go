@@ -29,6 +29,22 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
+// Settings lists the paths of a struct type's fields that have none of their own;
+// what stands within lists is left out.
+func Settings[T any]() []string { return settingsOf(reflect.TypeFor[T](), "") }
+
+func settingsOf(t reflect.Type, path string) (out []string) {
+	if t.Kind() != reflect.Struct || len(fieldsOf(t)) == 0 {
+		return []string{path}
+	}
+	for i := range t.NumField() {
+		if name := nameOf(t.Field(i)); name != "" {
+			out = append(out, settingsOf(t.Field(i).Type, join(path, name))...)
+		}
+	}
+	return out
+}
+
 // hint says what an unknown field may have been meant to be: another spelling,
 // or a field that belongs elsewhere.
 func (w *walker) hint(name string, fields map[string]reflect.Type, path string) string {

@@ -47,7 +47,7 @@ var errBehind = errors.New("what is anchored is not in the audit log")
 // where who can write the log's file cannot change it. There is one log and it
 // is anchored at every issuer: each has its own readers. Signing never waits for it.
 type anchors struct {
-	log      *audit.Log
+	log      func() *audit.Log // nil until it could be opened
 	store    headStore
 	replica  string
 	issuers  []string
@@ -68,11 +68,11 @@ type anchorFault struct {
 
 func (d *daemon) makeAnchors() {
 	cfg := d.options.Config
-	if d.audit == nil || !cfg.Has(configs.Signer) && !cfg.Has(configs.Rotator) {
+	if !cfg.Has(configs.Signer) && !cfg.Has(configs.Rotator) {
 		return
 	}
 	a := &anchors{
-		log: d.audit, store: d.custody.heads, replica: cfg.Replica, interval: time.Duration(cfg.Audit.AnchorInterval), logger: d.log,
+		log: d.ledger.Log, store: d.custody.heads, replica: cfg.Replica, interval: time.Duration(cfg.Audit.AnchorInterval), logger: d.log,
 		last: map[string]audit.Head{}, faults: map[string]anchorFault{},
 	}
 	for _, i := range cfg.Issuers {
@@ -102,7 +102,11 @@ func (a *anchors) Run(ctx context.Context) error {
 func (a *anchors) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lastAnchorTime)
 	defer cancel()
-	if err := a.log.Flush(ctx); err != nil {
+	log := a.log()
+	if log == nil {
+		return
+	}
+	if err := log.Flush(ctx); err != nil {
 		a.logger.Warn("audit log not written", "error", err) // Close tries it again
 	}
 	a.round(ctx, lastAnchorTime)
@@ -111,9 +115,13 @@ func (a *anchors) end(ctx context.Context) {
 func (a *anchors) round(ctx context.Context, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	a.note("", a.log.Harm(ctx))
+	log := a.log()
+	if log == nil {
+		return // an alarm says so
+	}
+	a.judge(ctx)
 	// It is synced first: after a power failure the log still holds what is anchored.
-	head, err := a.log.Head(ctx)
+	head, err := log.Head(ctx)
 	if err != nil {
 		a.logger.Warn("no head of the audit log", "error", err) // who writes to it says so as well
 		return
@@ -130,6 +138,16 @@ func (a *anchors) round(ctx context.Context, limit time.Duration) {
 			a.last[issuer] = results[i].head
 		}
 		a.note(issuer, results[i].err)
+	}
+}
+
+// judge looks whether the file in use is whole.
+func (a *anchors) judge(ctx context.Context) {
+	if a == nil {
+		return
+	}
+	if log := a.log(); log != nil {
+		a.note("", log.Harm(ctx))
 	}
 }
 

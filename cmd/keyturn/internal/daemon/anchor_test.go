@@ -52,7 +52,7 @@ func anchored(t *testing.T, dir string, store *heads) *anchors {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return &anchors{
-		log: l, store: store, replica: "host", issuers: []string{"main", "other"}, interval: time.Minute,
+		log: func() *audit.Log { return l }, store: store, replica: "host", issuers: []string{"main", "other"}, interval: time.Minute,
 		logger: slog.New(slog.DiscardHandler), last: map[string]audit.Head{}, faults: map[string]anchorFault{},
 	}
 }
@@ -70,7 +70,7 @@ func newHeads(t *testing.T) *heads {
 func (a *anchors) write(t *testing.T, n int) {
 	t.Helper()
 	for range n {
-		if err := a.log.Append(t.Context(), audit.Record{Decision: audit.Allow}); err != nil {
+		if err := a.log().Append(t.Context(), audit.Record{Decision: audit.Allow}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,7 +118,7 @@ func TestAnchorsFollowTheLog(t *testing.T) {
 	}
 	// The next process, after one that wrote more than it anchored.
 	a.write(t, 2)
-	if err := a.log.Close(); err != nil {
+	if err := a.log().Close(); err != nil {
 		t.Fatal(err)
 	}
 	a = anchored(t, dir, store)
@@ -133,12 +133,12 @@ func TestLastAnchor(t *testing.T) {
 	store, dir := newHeads(t), t.TempDir()
 	a := anchored(t, dir, store)
 	for range 200 {
-		if err := a.log.Append(t.Context(), audit.Record{Decision: audit.Deny}); err != nil {
+		if err := a.log().Append(t.Context(), audit.Record{Decision: audit.Deny}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	a.end(t.Context())
-	if err := a.log.Close(); err != nil {
+	if err := a.log().Close(); err != nil {
 		t.Fatal(err)
 	}
 	r, err := verify.Files([]string{filepath.Join(dir, "audit.jsonl")}, verify.Known{Anchors: a.stored(t, "main").Heads})
@@ -220,7 +220,7 @@ func TestAnchorsAhead(t *testing.T) {
 			a := anchored(t, dir, store)
 			a.write(t, 4)
 			a.end(t.Context())
-			if err := a.log.Close(); err != nil {
+			if err := a.log().Close(); err != nil {
 				t.Fatal(err)
 			}
 			harm(t, filepath.Join(dir, "audit.jsonl"), store)

@@ -12,7 +12,7 @@ import (
 // no fault: the root of a volume is often open to all, and what is missing
 // of the log is found by its anchors.
 func (d *daemon) judgeAuditFolder() {
-	if d.audit == nil {
+	if d.ledger.Log() == nil {
 		return
 	}
 	folder := filepath.Dir(d.options.Config.Audit.File)

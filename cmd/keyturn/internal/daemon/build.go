@@ -15,7 +15,6 @@ import (
 
 	"github.com/keyturn/keyturn/admin"
 	"github.com/keyturn/keyturn/api"
-	"github.com/keyturn/keyturn/audit"
 	"github.com/keyturn/keyturn/configs"
 	"github.com/keyturn/keyturn/internal/harden"
 	"github.com/keyturn/keyturn/keyring"
@@ -32,7 +31,7 @@ type daemon struct {
 	issuers   []keyring.Config
 	custody   *custody
 	metrics   *admin.Metrics
-	audit     *audit.Log
+	ledger    *ledger // nil where no decisions are recorded
 	signer    *signer.Signer
 	publisher *publisher.Publisher
 	rotator   *rotator.Rotator
@@ -42,6 +41,8 @@ type daemon struct {
 	public      net.Listener // nil where no set is served
 	certificate atomic.Pointer[tls.Certificate]
 	listeners   []net.Listener
+	sockets     bound
+	stopping    atomic.Bool
 	reloading   reloading
 	// confined is this process behind its rules; nil where it is not.
 	confined *harden.Confined
@@ -74,10 +75,8 @@ func (d *daemon) close() {
 	if d.custody != nil {
 		d.custody.close()
 	}
-	if d.audit != nil {
-		if err := d.audit.Close(); err != nil {
-			d.log.Error("audit log was not closed", "error", err)
-		}
+	if err := d.ledger.close(); err != nil {
+		d.log.Error("audit log was not closed", "error", err)
 	}
 }
 
@@ -113,33 +112,22 @@ func (d *daemon) openCustody() (err error) {
 	return nil
 }
 
-func (d *daemon) openAudit() (err error) {
+func (d *daemon) openAudit() error {
 	cfg := d.options.Config
 	if cfg.Audit.File == "" {
 		return nil // configs requires one where it is needed
 	}
-	d.audit, err = audit.Open(cfg.Audit.File)
-	if err != nil && !cfg.Audit.Required {
-		d.log.Error("going on without an audit log, as audit.required: false says", "error", err)
-		d.audit, err = nil, nil
+	d.ledger = &ledger{path: cfg.Audit.File, required: cfg.Audit.Required, logger: d.log}
+	err := d.ledger.open()
+	if err != nil && cfg.Audit.Required {
+		return err
+	}
+	if err != nil {
+		d.log.Error("going on without an audit log, as audit.required: false says", "tried_again_every", lookInterval.String(), "error", err)
 	}
 	d.makeAnchors()
 	d.judgeAuditFolder()
-	return err
-}
-
-// recorder is the audit log as the sockets take it.
-type recorder interface {
-	signer.Recorder
-	admin.Recorder
-}
-
-// recorder returns the audit log as an interface: a nil *audit.Log is no nil interface.
-func (d *daemon) recorder() recorder {
-	if d.audit == nil {
-		return nil
-	}
-	return d.audit
+	return nil
 }
 
 func (d *daemon) makeSigner() (err error) {
@@ -148,7 +136,7 @@ func (d *daemon) makeSigner() (err error) {
 		return nil
 	}
 	d.signer, err = signer.New(signer.Config{
-		Keys: d.custody.keys, Audit: d.recorder(), AuditOptional: !cfg.Audit.Required,
+		Keys: d.custody.keys, Audit: d.ledger.recorder(), AuditOptional: !cfg.Audit.Required,
 		Rings: rings(cfg), Profiles: profiles(cfg), Logger: d.log,
 		Observe: func(o signer.Outcome) {
 			code := string(o.Code)
@@ -227,7 +215,7 @@ func (d *daemon) makeAdmin() (err error) {
 	cfg := d.options.Config
 	c := admin.Config{
 		Replica: api.Replica{Version: d.options.Version, Roles: roleNames(cfg), StartedAt: time.Now().UTC()},
-		Allow:   adminRules(cfg), Audit: d.recorder(), AuditOptional: !cfg.Audit.Required, Metrics: d.metrics, Logger: d.log,
+		Allow:   adminRules(cfg), Audit: d.ledger.recorder(), AuditOptional: !cfg.Audit.Required, Metrics: d.metrics, Logger: d.log,
 		Next: d.rotator.NextRun, Targets: d.targetStatus, VaultExpiry: d.custody.expiry, Alive: d.rotator.Alive,
 		ReadAt: func(issuer string) time.Time { return d.rotator.Status(issuer).ReadAt },
 		Alarms: d.alarms,
@@ -254,10 +242,13 @@ func (d *daemon) alarms() []keyring.Alarm {
 	out := append(d.rotatorAlarms(), d.publisher.Alarms()...)
 	out = append(out, d.confinementAlarms()...)
 	out = append(out, d.anchors.Alarms(time.Now())...)
+	out = append(out, d.ledger.Alarms()...)
 	out = append(out, d.reloadAlarms()...)
+	out = append(out, d.socketAlarms(time.Now())...)
 	if d.signer != nil {
 		for _, a := range d.signer.Alarms(time.Now()) {
-			if !a.Fatal {
+			// Of a log that is not required the ledger knows more.
+			if !a.Fatal && a.Code != codeAuditFailed {
 				out = append(out, a)
 			}
 		}

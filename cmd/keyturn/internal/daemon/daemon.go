@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/keyturn/keyturn/configs"
-	"github.com/keyturn/keyturn/internal/harden"
 )
 
 // Options is what Run takes.
@@ -49,7 +47,6 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.confine(); err != nil {
 		return err
 	}
-	d.backs = append(d.backs, part{"dumps", func(ctx context.Context) error { return harden.Dumps(ctx, os.Stderr) }})
 	return d.run(ctx, fronts)
 }
 
@@ -69,10 +66,12 @@ func (d *daemon) run(ctx context.Context, fronts []part) error {
 	middle := newStage(ctx, cancel, d.middles)
 	// The publisher ends with the listeners: it reads its endpoint back through
 	// one, and that this has closed is no fault.
-	front := newStage(ctx, cancel, append(fronts, part{"publisher", d.publisher.Run}, part{"reload", d.reloads}, part{"ready", d.awaitReady}))
+	front := newStage(ctx, cancel, append(fronts, part{"publisher", d.publisher.Run},
+		d.patient("reload", d.reloads), d.patient("audit log", d.keepAudit), part{"sockets", d.lookAtSockets}, part{"ready", d.awaitReady}))
 	d.log.Info("started", "version", d.options.Version, "config", d.options.Config)
 
 	<-ctx.Done()
+	d.stopping.Store(true)
 	d.log.Info("stopping")
 	err := errors.Join(front.end(), middle.end(), back.end())
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

@@ -61,6 +61,9 @@ func (d *daemon) rules() []harden.Rule {
 	}
 	if cfg.Audit.File != "" {
 		add(harden.Write, folders(cfg.Audit.File)...)
+		if _, err := os.Stat(filepath.Dir(cfg.Audit.File)); err != nil { // it is not required, and opened when it can be
+			add(harden.Write, above(cfg.Audit.File))
+		}
 	}
 	for _, s := range cfg.Listen.Sign {
 		add(harden.Sockets, filepath.Dir(s.Path))
@@ -217,11 +220,20 @@ func (d *daemon) confinedAway(err error, files ...string) error {
 		return err
 	}
 	for _, file := range files {
-		if file != "" && d.confined.Lacks(file, harden.Read) {
+		switch {
+		case file == "" || !d.confined.Lacks(file, harden.Read):
+		case slices.ContainsFunc(reread(d.options.Config), func(named string) bool { return filepath.Dir(named) == filepath.Dir(file) }):
+			return fmt.Errorf("%w: %s", err, madeAnew(filepath.Dir(file)))
+		default:
 			return fmt.Errorf("%w: keyturn confined itself at its start, when no setting named a file in %s: restart it, or put the file where the old one is (hardening.landlock)", err, filepath.Dir(file))
 		}
 	}
 	return err
+}
+
+// madeAnew says of a folder that was named at the start why it is closed all the same.
+func madeAnew(dir string) string {
+	return dir + " was made or mounted after keyturn had confined itself, and is closed to it: restart keyturn (or hardening.landlock: off); so it is where a folder above it was exchanged"
 }
 
 // confinementAlarms tells of folders that are closed to the process, since they
@@ -236,7 +248,7 @@ func (d *daemon) confinementAlarms() (out []keyring.Alarm) {
 			return // what is missing is told by those who need it
 		}
 		a.Code = "confined"
-		a.Message = dir + " was made or mounted after keyturn had confined itself, and is closed to it: restart keyturn (or hardening.landlock: off)"
+		a.Message = madeAnew(dir)
 		out = append(out, a)
 	}
 	for _, file := range reread(d.options.Config) {

@@ -26,7 +26,7 @@ func TestRules(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	must(t, err)
 	at := func(name string) string { return filepath.Join(dir, name) }
-	must(t, errors.Join(os.MkdirAll(at("srv/www/jwks"), 0o755), os.MkdirAll(at("real"), 0o755), os.MkdirAll(at("live"), 0o755)))
+	must(t, errors.Join(os.MkdirAll(at("srv/www/jwks"), 0o755), os.MkdirAll(at("log"), 0o755), os.MkdirAll(at("real"), 0o755), os.MkdirAll(at("live"), 0o755)))
 	must(t, errors.Join(os.WriteFile(at("real/cert1.pem"), nil, 0o600), os.Symlink(at("real/cert1.pem"), at("live/cert.pem"))))
 	cfg := &configs.Config{
 		File: at("etc/keyturn.yaml"), Store: configs.StoreVault, StateDir: at("state"), Roles: configs.Roles(),
@@ -70,6 +70,10 @@ func TestRules(t *testing.T) {
 	}) {
 		t.Errorf("rules of a local store without a publisher: %+v", rules)
 	}
+	cfg.Audit.File = at("srv/later/audit.jsonl") // which is not required, or it would not have started
+	if rules := d.rules(); !slices.Contains(rules, harden.Rule{Path: at("srv"), Access: harden.Write}) {
+		t.Errorf("rules where the folder of the audit log is missing: %+v", rules)
+	}
 }
 
 // TestAbove: a folder right under the root is not given away for one that stands
@@ -93,19 +97,22 @@ func TestAbove(t *testing.T) {
 // TestConfinedAway: only an error that comes of the confinement is explained by it.
 func TestConfinedAway(t *testing.T) {
 	denied := fmt.Errorf("open it: %w", fs.ErrPermission)
-	confined := &daemon{confined: &harden.Confined{}} // without a single rule
+	cfg := &configs.Config{File: "/srv/conf/keyturn.yaml"}
+	confined := &daemon{options: Options{Config: cfg}, confined: &harden.Confined{}} // without a single rule
 	for name, tc := range map[string]struct {
-		d       *daemon
-		err     error
-		explain bool
+		d    *daemon
+		err  error
+		file string
+		want string // what the error says besides
 	}{
-		"confined":     {confined, denied, true},
-		"not confined": {&daemon{}, denied, false},
-		"missing":      {confined, fs.ErrNotExist, false},
-		"none":         {confined, nil, false},
+		"confined":     {confined, denied, "/srv/tls.crt", "when no setting named a file in /srv:"},
+		"made anew":    {confined, denied, "/srv/conf/keyturn.yaml", "/srv/conf was made or mounted after keyturn had confined itself"},
+		"not confined": {&daemon{options: Options{Config: cfg}}, denied, "/srv/tls.crt", ""},
+		"missing":      {confined, fs.ErrNotExist, "/srv/tls.crt", ""},
+		"none":         {confined, nil, "/srv/tls.crt", ""},
 	} {
-		got := tc.d.confinedAway(tc.err, "", "/srv/tls.crt")
-		if !errors.Is(got, tc.err) || (got != tc.err) != tc.explain {
+		got := tc.d.confinedAway(tc.err, "", tc.file)
+		if !errors.Is(got, tc.err) || (got != tc.err) != (tc.want != "") || tc.want != "" && !strings.Contains(got.Error(), tc.want) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

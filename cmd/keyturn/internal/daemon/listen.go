@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -82,7 +83,14 @@ func (d *daemon) unix(path string, cfg unixsock.Config) (net.Listener, error) {
 		return nil, fmt.Errorf("directory of the socket: %w", err)
 	}
 	cfg.Path, cfg.Logger = path, d.log
-	return unixsock.Listen(cfg)
+	ln, err := unixsock.Listen(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.sockets.add(path); err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	return ln, nil
 }
 
 // open lets all pass a directory that was just made, whatever the umask: the
@@ -168,11 +176,40 @@ func loadCertificate(files configs.TLS) (*tls.Certificate, error) {
 	if files.CertFile == "" {
 		return nil, nil // plain HTTP, which the file has asked for by name
 	}
-	c, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	cert, err := readFile(files.CertFile)
+	if err != nil {
+		return nil, fmt.Errorf("listen.public.tls: %w", err)
+	}
+	key, err := readFile(files.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("listen.public.tls: %w", err)
+	}
+	c, err := tls.X509KeyPair(cert, key)
+	clear(key)
 	if err != nil {
 		return nil, fmt.Errorf("listen.public.tls: %s with %s: %w", files.CertFile, files.KeyFile, err)
 	}
 	return &c, nil
+}
+
+// readFile reads a file of some size, and nothing that could be waited for.
+func readFile(path string) ([]byte, error) {
+	const most = 1 << 20
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", path)
+	case info.Size() > most:
+		return nil, fmt.Errorf("%s is larger than %d bytes, as nothing is that belongs there", path, most)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // dialSelf connects to the own public listener, as a consumer on this host would.

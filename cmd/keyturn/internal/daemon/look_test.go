@@ -6,12 +6,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/keyturn/keyturn/configs"
+	"github.com/keyturn/keyturn/configs/strictyaml"
 )
 
 // looking is a daemon that reloads a real file, of which the tests choose what
@@ -153,21 +156,78 @@ func TestLookAtCertificates(t *testing.T) {
 	}
 }
 
-// A profile cannot rest on what only a restart makes.
-func TestRingFaults(t *testing.T) {
-	running := &configs.Config{Roles: configs.Roles(), Rings: []configs.Ring{{Name: "web", MaxTokenTTL: 60e9}}}
-	next := &configs.Config{Profiles: []configs.Profile{
-		{Name: "a", Ring: "web", TTL: configs.TTL{Max: 60e9}}, {Name: "b", Ring: "new"}, {Name: "c", Ring: "web", TTL: configs.TTL{Max: 61e9}},
-	}}
-	var got []string
-	for _, f := range ringFaults(running, next) {
-		got = append(got, f.Path)
+// TestProfilesWait: a profile that rests on what only a restart makes waits for that,
+// and all else of the file is applied. One of its name stays as a whole, also
+// when the file changes again; one that the file does not have any more goes.
+func TestProfilesWait(t *testing.T) {
+	d, _, next, _ := looking(t, configs.PublicListener{Addr: ":1", Insecure: true})
+	running := d.options.Config
+	running.Roles, running.Rings = configs.Roles(), []configs.Ring{{Name: "web", MaxTokenTTL: 60e9}}
+	profile := func(name, ring, subject string, ttl strictyaml.Duration) configs.Profile {
+		return configs.Profile{Name: name, Ring: ring, Subject: configs.Subject{Fixed: subject}, TTL: configs.TTL{Max: ttl}}
 	}
-	if diff := cmp.Diff([]string{"profiles[1].ring", "profiles[2].ttl.max"}, got); diff != "" {
-		t.Errorf("faults (-want +got):\n%s", diff)
+	running.Profiles = []configs.Profile{profile("a", "web", "old", 60e9), profile("b", "web", "old", 60e9), profile("c", "web", "old", 60e9), profile("d", "web", "old", 60e9)}
+	*next = *running
+	d.startReloading()
+	reload := func(alarm string, want, now []configs.Profile) {
+		t.Helper()
+		next.Profiles = now
+		held, waits := d.fit(next)
+		if diff := cmp.Diff(want, held.Profiles); diff != "" {
+			t.Errorf("in force (-want +got):\n%s", diff)
+		}
+		d.reloading.profiles = held.Profiles
+		text := ""
+		for _, a := range d.waiting(next, waits) {
+			_, text, _ = strings.Cut(a.Message, "of the issuer: ")
+		}
+		if text != alarm {
+			t.Errorf("alarm %q, want %q", text, alarm)
+		}
 	}
+	was := func(name string) configs.Profile { return profile(name, "web", "old", 60e9) }
+	reload("", []configs.Profile{was("b"), profile("a", "web", "new", 60e9)}, []configs.Profile{was("b"), profile("a", "web", "new", 60e9)})
+	reload("", running.Profiles, running.Profiles)
+	next.Rings = append(slices.Clone(running.Rings), configs.Ring{Name: "more", MaxTokenTTL: 60e9})
+	wait := "profiles[1].ring, profiles[2].ttl.max, profiles[3].ring, rings; until then of these profiles holds what the file said before: b, c; until then there are no profiles e"
+	reload(wait, []configs.Profile{profile("a", "web", "new", 30e9), was("b"), was("c")},
+		[]configs.Profile{profile("a", "web", "new", 30e9), profile("b", "more", "new", 10e9), profile("c", "web", "new", 61e9), profile("e", "more", "new", 60e9)})
+	reload(wait, []configs.Profile{profile("a", "web", "newer", 30e9), was("b"), was("c")},
+		[]configs.Profile{profile("a", "web", "newer", 30e9), profile("b", "more", "newer", 10e9), profile("c", "web", "newer", 61e9), profile("e", "more", "newer", 60e9)})
+	reload("rings", []configs.Profile{was("c")}, []configs.Profile{was("c")})
+	reload("profiles[0].ring, rings; until then there are no profiles b", nil, []configs.Profile{profile("b", "more", "new", 10e9)}) // which had gone
 	running.Roles = []configs.Role{configs.Publisher}
-	if got := ringFaults(running, next); got != nil {
-		t.Errorf("nobody signs here: %v", got)
+	if held, waits := d.fit(next); held != next || waits != nil {
+		t.Errorf("nobody signs here: %v", waits)
+	}
+}
+
+// A FIFO in the place of the configuration is refused, and the reload that met it
+// comes back; so is one in the place of a certificate.
+func TestReloadDoesNotWaitForAFIFO(t *testing.T) {
+	cert, key := certificateFiles(t)
+	d, _, _, _ := looking(t, configs.PublicListener{Addr: ":1", TLS: configs.TLS{CertFile: cert, KeyFile: key}})
+	d.startReloading()
+	file := d.options.Config.File
+	ends := func(path, want string) {
+		t.Helper()
+		must(t, errors.Join(os.Rename(path, path+".away"), syscall.Mkfifo(path, 0o600)))
+		done := make(chan struct{})
+		go func() { defer close(done); d.reload(true) }()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("the reload waits for %s", path)
+		}
+		if a := d.reloadAlarms(); len(a) != 1 || a[0].Code != "config_refused" || !strings.Contains(a[0].Message, want) {
+			t.Errorf("%+v", a)
+		}
+		must(t, os.Rename(path+".away", path))
+	}
+	ends(file, file+" is no regular file any more: put a file there")
+	ends(key, key+" is no regular file")
+	d.reload(true)
+	if a := d.reloadAlarms(); len(a) != 0 {
+		t.Errorf("with the files: %+v", a)
 	}
 }

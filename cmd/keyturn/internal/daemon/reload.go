@@ -20,6 +20,8 @@ import (
 type reloading struct {
 	// running is the configuration that was applied last.
 	running *configs.Config
+	// profiles are those in force: of running, and older ones in the place of those that wait.
+	profiles []configs.Profile
 	// pipe: the configuration came through one, and there is no second reading.
 	pipe bool
 	// refused is why the file on disk does not hold; "" while it does.
@@ -29,13 +31,10 @@ type reloading struct {
 	waiting []keyring.Alarm
 
 	alarms atomic.Pointer[[]keyring.Alarm]
-	// reopen is the alarm about an audit log that was not reopened.
-	reopen atomic.Pointer[keyring.Alarm]
 }
 
 // reloads reads the configuration again at SIGHUP, and when the file or a
-// certificate has changed. The audit log is reopened at SIGHUP: that is what
-// logrotate asks for. No two reloads overlap, since they all run here.
+// certificate has changed. No two reloads overlap, since they all run here.
 func (d *daemon) reloads(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -49,7 +48,6 @@ func (d *daemon) reloads(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
-			d.reopenAudit()
 			if d.options.Reload != nil {
 				d.reload(true)
 			}
@@ -66,9 +64,6 @@ func (d *daemon) reloads(ctx context.Context) error {
 			w.rested()
 			d.look()
 		case <-w.tick.C:
-			if d.reloading.reopen.Load() != nil {
-				d.reopenAudit()
-			}
 			d.look()
 		}
 		w.follow(d.watched())
@@ -77,7 +72,7 @@ func (d *daemon) reloads(ctx context.Context) error {
 
 // startReloading notes what runs, and whether its file can be looked at again.
 func (d *daemon) startReloading() {
-	d.reloading.running = d.options.Config
+	d.reloading.running, d.reloading.profiles = d.options.Config, d.options.Config.Profiles
 	if info, err := os.Stat(d.options.Config.File); err == nil && !info.Mode().IsRegular() {
 		d.reloading.pipe = true
 	}
@@ -99,32 +94,6 @@ func (d *daemon) watched() []string {
 		files = append(files, c.Listen.Public.TLS.CertFile, c.Listen.Public.TLS.KeyFile)
 	}
 	return files
-}
-
-// reopenAudit lets the audit log go on in the file that stands at its path. Where
-// it cannot, the records go on into the one before, which has been renamed and
-// will be packed and removed: that is an alarm, until a later try succeeds.
-func (d *daemon) reopenAudit() {
-	if d.audit == nil {
-		return
-	}
-	before := d.reloading.reopen.Load()
-	err := d.audit.Reopen()
-	if err == nil {
-		if before != nil {
-			d.log.Info("audit log is reopened after all")
-		}
-		d.reloading.reopen.Store(nil)
-		return
-	}
-	alarm := keyring.Alarm{Code: "audit_not_reopened", Since: time.Now(), Message: "records go on into the file that was there before, tried again every " + lookInterval.String() + ": " + err.Error()}
-	if before != nil {
-		alarm.Since = before.Since
-	}
-	if before == nil || before.Message != alarm.Message {
-		d.log.Error("audit log was not reopened", "error", err)
-	}
-	d.reloading.reopen.Store(&alarm)
 }
 
 // look reloads where the file or a certificate holds something new. What was
@@ -159,9 +128,10 @@ func (d *daemon) changed() bool {
 // one as a whole. A reload that nobody asked for tells each cause once.
 func (d *daemon) reload(asked bool) {
 	r := &d.reloading
-	next, err := d.options.Reload()
+	next, err := d.again()
+	var delayed []delay
 	if err == nil {
-		err = d.apply(next)
+		delayed, err = d.apply(next)
 	} else {
 		err = d.confinedAway(err, d.options.Config.File)
 	}
@@ -181,8 +151,18 @@ func (d *daemon) reload(asked bool) {
 	r.refused, r.running = "", next
 	d.metrics.Reloaded(true)
 	d.log.Info("configuration reloaded", "config", next)
-	r.waiting = d.waiting(next)
+	r.waiting = d.waiting(next, delayed)
 	r.raise(r.waiting)
+}
+
+// again reads the configuration. What was a file at the start is one: a FIFO in its
+// place would be waited for.
+func (d *daemon) again() (*configs.Config, error) {
+	file := d.options.Config.File
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() && !d.reloading.pipe {
+		return nil, fmt.Errorf("%s is no regular file any more: put a file there", file)
+	}
+	return d.options.Reload()
 }
 
 // first is the first fault of several, and how many there are.
@@ -198,35 +178,59 @@ func first(err error) string {
 }
 
 // waiting tells which settings of a file only a restart applies.
-func (d *daemon) waiting(next *configs.Config) []keyring.Alarm {
+func (d *daemon) waiting(next *configs.Config, delayed []delay) []keyring.Alarm {
 	settings := slices.DeleteFunc(d.options.Config.Changed(next), func(path string) bool {
 		return path == "profiles" || strings.HasPrefix(path, "profiles[") || path == "log.level" || path == "watch" ||
 			d.public != nil && strings.HasPrefix(path, "listen.public.tls.")
 	})
+	for _, p := range delayed {
+		settings = append(settings, p.path)
+	}
 	if len(settings) == 0 {
 		return nil
 	}
+	slices.Sort(settings)
 	d.log.Warn("the file also changes settings that only a restart applies", "settings", settings)
+	return []keyring.Alarm{{Code: "restart_needed", Since: time.Now(), Message: "the file changes settings that only a restart applies, and those of issuers, rings and targets only with a higher revision of the issuer: " + some(settings) + untilThen(delayed)}}
+}
+
+// some are the first of a list, and how many there are.
+func some(list []string) string {
 	const most = 10
-	text := strings.Join(settings[:min(most, len(settings))], ", ")
-	if more := len(settings) - most; more > 0 {
+	text := strings.Join(list[:min(most, len(list))], ", ")
+	if more := len(list) - most; more > 0 {
 		text = fmt.Sprintf("%s and %d more", text, more)
 	}
-	return []keyring.Alarm{{Code: "restart_needed", Since: time.Now(), Message: "the file changes settings that only a restart applies, and those of issuers, rings and targets only with a higher revision of the issuer: " + text}}
+	return text
+}
+
+// untilThen tells what holds in the place of profiles that wait.
+func untilThen(list []delay) (text string) {
+	var stay, missing []string
+	for _, p := range list {
+		if p.stays {
+			stay = append(stay, p.name)
+			continue
+		}
+		missing = append(missing, p.name)
+	}
+	if len(stay) > 0 {
+		text += "; until then of these profiles holds what the file said before: " + some(stay)
+	}
+	if len(missing) > 0 {
+		text += "; until then there are no profiles " + some(missing)
+	}
+	return text
 }
 
 func (r *reloading) raise(alarms []keyring.Alarm) { r.alarms.Store(&alarms) }
 
-// reloadAlarms tell that the file on disk is not what holds, or that records do
-// not go where they should.
-func (d *daemon) reloadAlarms() (out []keyring.Alarm) {
+// reloadAlarms tell that the file on disk is not what holds.
+func (d *daemon) reloadAlarms() []keyring.Alarm {
 	if list := d.reloading.alarms.Load(); list != nil {
-		out = append(out, *list...)
+		return *list
 	}
-	if a := d.reloading.reopen.Load(); a != nil {
-		out = append(out, *a)
-	}
-	return out
+	return nil
 }
 
 // errTLS: an open listener goes on as it began. One that handed out no
@@ -234,54 +238,73 @@ func (d *daemon) reloadAlarms() (out []keyring.Alarm) {
 var errTLS = errors.New("listen.public: it cannot begin or end to use TLS while it is open: restart keyturn for that, or put tls back")
 
 // apply compiles everything first, which may fail and leaves all as it was;
-// then it applies, which cannot.
-func (d *daemon) apply(next *configs.Config) error {
+// then it applies, which cannot. It returns the profiles that wait for a restart.
+func (d *daemon) apply(next *configs.Config) ([]delay, error) {
 	// A file with which the next start would fail is told now.
 	if _, err := resolve(next); err != nil {
-		return err
+		return nil, err
 	}
-	if err := configs.JoinFaults(ringFaults(d.options.Config, next)); err != nil {
-		return err
-	}
+	held, delayed := d.fit(next)
 	certificate, err := loadCertificate(next.Listen.Public.TLS)
 	if err != nil {
-		return d.confinedAway(err, next.Listen.Public.TLS.CertFile, next.Listen.Public.TLS.KeyFile)
+		return nil, d.confinedAway(err, next.Listen.Public.TLS.CertFile, next.Listen.Public.TLS.KeyFile)
 	}
 	if d.public != nil && (certificate == nil) != (d.certificate.Load() == nil) {
-		return errTLS
+		return nil, errTLS
 	}
 	if d.signer != nil {
-		if err := d.signer.SetProfiles(profiles(next)); err != nil {
-			return fmt.Errorf("profiles: %w", err)
+		if err := d.signer.SetProfiles(profiles(held)); err != nil {
+			return nil, fmt.Errorf("profiles: %w", err)
 		}
 	}
+	d.reloading.profiles = held.Profiles
 	if d.public != nil { // else nobody asks for one before the restart
 		d.certificate.Store(certificate)
 	}
-	d.metrics.SetProfiles(profileNames(next))
+	d.metrics.SetProfiles(profileNames(held))
 	if d.options.Level != nil {
 		d.options.Level.Set(next.Log.SlogLevel())
 	}
-	return nil
+	return delayed, nil
 }
 
-// ringFaults finds profiles that rest on a ring as only a restart makes it.
-func ringFaults(running, next *configs.Config) []configs.Fault {
-	var out []configs.Fault
+// delay is a profile that rests on a ring as only a restart makes it.
+type delay struct {
+	name string
+	path string // of the field that says so
+	// stays: there is a profile of that name, which holds until the restart.
+	stays bool
+}
+
+// fit is a file with the profiles that can hold now. One that rests on a ring as
+// only a restart makes it waits for that, as the ring does; one of its name that is in
+// force stays as it is, as a whole. No profile is ever made of two files:
+// none of them would have said what it signs.
+func (d *daemon) fit(next *configs.Config) (*configs.Config, []delay) {
+	running := d.options.Config
 	if !running.Has(configs.Signer) {
-		return nil
+		return next, nil
 	}
+	held, list := *next, []delay(nil)
+	held.Profiles = nil
 	for i, p := range next.Profiles {
-		ring, ok := running.Ring(p.Ring)
-		switch {
+		wait := delay{name: p.Name}
+		switch ring, ok := running.Ring(p.Ring); {
 		case !ok:
-			out = append(out, next.Fault(fmt.Sprintf("profiles[%d].ring", i), fmt.Errorf("ring %s is new in this file: restart keyturn, or leave the profile out until then", p.Ring)))
+			wait.path = fmt.Sprintf("profiles[%d].ring", i)
 		case p.TTL.Max > ring.MaxTokenTTL:
-			out = append(out, next.Fault(fmt.Sprintf("profiles[%d].ttl.max", i),
-				fmt.Errorf("is %s, and max_token_ttl of ring %s is %s until keyturn is restarted: restart it, or lower this one until then", p.TTL.Max, p.Ring, ring.MaxTokenTTL)))
+			wait.path = fmt.Sprintf("profiles[%d].ttl.max", i)
+		default:
+			held.Profiles = append(held.Profiles, p)
+			continue
 		}
+		at := slices.IndexFunc(d.reloading.profiles, func(old configs.Profile) bool { return old.Name == p.Name })
+		if wait.stays = at >= 0; wait.stays {
+			held.Profiles = append(held.Profiles, d.reloading.profiles[at])
+		}
+		list = append(list, wait)
 	}
-	return out
+	return &held, list
 }
 
 func profileNames(c *configs.Config) []string {

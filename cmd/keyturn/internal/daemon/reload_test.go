@@ -98,7 +98,7 @@ func TestReloadKeepsTLS(t *testing.T) {
 			if !tc.refused && before != nil && before == after {
 				t.Error("the certificate was not read again")
 			}
-			err := d.apply(mustReload(t, d))
+			_, err := d.apply(mustReload(t, d))
 			if tc.refused != (err != nil && strings.Contains(err.Error(), "restart keyturn")) {
 				t.Errorf("apply = %v", err)
 			}
@@ -114,7 +114,8 @@ func TestReloadWithoutAListener(t *testing.T) {
 	d.public = nil
 	next := &configs.Config{}
 	next.Listen.Public = configs.PublicListener{Addr: ":1", TLS: configs.TLS{CertFile: cert, KeyFile: key}}
-	must(t, d.apply(next))
+	_, err := d.apply(next)
+	must(t, err)
 	if d.certificate.Load() != nil {
 		t.Error("a certificate for no listener")
 	}
