@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/api"
+	"github.com/keyturn/keyturn/internal/unixsock"
 	"github.com/keyturn/keyturn/signer/gate"
 	"github.com/keyturn/keyturn/signer/profile"
 )
@@ -37,8 +38,11 @@ func (h *handler) admit(w http.ResponseWriter, r *http.Request) (profile.Caller,
 	turn.Leave() // it was his; it is not held while the log is written
 	rec := newRecord(c)
 	rec.Reason = "no profile allows the caller on this socket"
-	if !c.Known {
+	switch {
+	case !c.Known:
 		rec.Reason = "the kernel did not say who the caller is"
+	case c.Peer.UID == unixsock.Overflow:
+		rec.Reason = "uid 65534 stands for everybody whom this user namespace does not know: no profile allows it"
 	}
 	prob := h.signer.deny(r.Context(), rec, forbidden())
 	h.signer.observe(Outcome{Code: prob.Code, Took: time.Since(began)})

@@ -76,7 +76,14 @@ func TestStrangersBodyIsNotRead(t *testing.T) {
 			t.Errorf("%s: records %+v, want one denial", tc.path, recs)
 		}
 	}
-	if len(outcomes) != len(asked) || outcomes[0] != (Outcome{Code: api.Forbidden}) {
+	// Who is nobody in particular hears the same, and the log tells an operator why.
+	before := len(w.rec.all())
+	nobody := w.post(t.Context(), unixsock.Overflow, "/v1/sign", strings.NewReader(`{"profile":"orders"}`))
+	if recs := w.rec.all()[before:]; nobody.Body.String() != want.Body.String() || len(recs) != 1 || !strings.Contains(recs[0].Reason, "65534 stands for everybody") {
+		t.Errorf("the overflow uid: %s, %+v", nobody.Body, recs)
+	}
+	outcomes = outcomes[:len(asked)]
+	if outcomes[0] != (Outcome{Code: api.Forbidden}) {
 		t.Errorf("outcomes %+v", outcomes)
 	}
 	w.rec.breakWith(errDisk)

@@ -6,12 +6,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 )
-
-// dumping is held for good by the first that dumps: a process has one end.
-var dumping sync.Mutex
 
 // Dumps answers, until ctx ends, the signals at which Go's runtime would print
 // its dump and end the process. It does the same, with the same exit code, but
@@ -27,7 +23,6 @@ func Dumps(ctx context.Context, w io.Writer) error {
 	select {
 	case <-ctx.Done():
 	case sig := <-fatal:
-		dumping.Lock()
 		fmt.Fprintf(w, "keyturn: signal: %v\n\n%s\n", sig, Stacks())
 		os.Exit(2) // no drain: who sends this wants an end, maybe since there is none
 	}
