@@ -135,7 +135,7 @@ func TestUnreadableFiles(t *testing.T) {
 		{[]string{"--config", s.path("two.yaml")}, 1, "more than one YAML document"},
 		{[]string{"--config", s.path("open.yaml")}, 1, "it says who may sign: chmod o-w"},
 		{[]string{"--config", s.dir}, 1, "is a folder: name the file in it"},
-		{[]string{"--config", file, "--log-level", "loud"}, 1, `--log-level: log.level: "loud" is unknown: use debug, info`},
+		{[]string{"--config", file, "--log-level", "loud"}, 64, `--log-level: log.level: "loud" is unknown: use debug, info`},
 		{[]string{"--config", file, "--colour"}, 64, "unknown flag: --colour"},
 		{[]string{"--config"}, 64, "flag needs an argument"},
 		{[]string{"--config", file, "more"}, 64, "more"},

@@ -29,6 +29,8 @@ type crowd struct {
 	// late counts answers that came after the daemon was told to stop.
 	told atomic.Bool
 	late atomic.Int64
+	// unsent counts those who had no time to send after that.
+	unsent atomic.Int64
 }
 
 // join starts callers; those who hold one connection use it for all of their
@@ -45,8 +47,8 @@ func (c *crowd) join(n int, path string, hold bool) {
 	}
 }
 
-// ask reports whether somebody listened. A request for which there was a
-// connection has to be answered, with a token or with a reason to retry.
+// ask reports whether somebody listened. A request that was sent has to be
+// answered, with a token or with a reason to retry.
 func (c *crowd) ask(client *http.Client, path string) bool {
 	told := c.told.Load()
 	resp, err := client.Post("http://keyturn"+path, "", bytes.NewReader(c.body))
@@ -55,6 +57,12 @@ func (c *crowd) ask(client *http.Client, path string) bool {
 		if !c.told.Load() {
 			c.t.Errorf("nobody listens before the end: %v", err)
 		}
+		return false
+	}
+	if errors.Is(err, syscall.EPIPE) && c.told.Load() {
+		// It had connected and not written when the daemon's last call was over, as on
+		// a busy machine; the kernel says that nothing of it was taken.
+		c.unsent.Add(1)
 		return false
 	}
 	if err != nil {
@@ -149,6 +157,9 @@ func (s *site) stopsUnderLoad() {
 	}
 	ones.wg.Wait()
 	many.wg.Wait()
+	if n := ones.unsent.Load() + many.unsent.Load(); n > 5 {
+		t.Errorf("%d of 45 callers were cut off before they could send", n)
+	}
 	if ones.tokens.Load() < 50 || ones.late.Load() == 0 {
 		t.Errorf("%d tokens, %d of them after the signal: no load", ones.tokens.Load(), ones.late.Load())
 	}
